@@ -5,7 +5,7 @@
 # make bench-stream           the stream beside other loaders: images/s on one core (5 minutes)
 # make bench-remote           the same from S3 behind latency, beside local disk (10 minutes)
 # make bench-storm            a run on S3 killed thirty times: the same run still, and what a kill costs (6 minutes)
-# make bench-chaos            an hour of kills, flipped bits, full disks and second writers over four commands (1 hour)
+# make bench-chaos            an hour of kills, flipped bits, full disks and second writers over five commands (1 hour)
 # make bench-shuffle          how well it mixes, what it asks of the store (10 seconds)
 # make bench-scaling          two ranks against the model of many; what it says of 1 to 256 GPUs (4 minutes)
 # make bench-train            the usual training loop, then ours, one saving at a time (20 minutes on two cores)
@@ -13,6 +13,9 @@
 # make bench-pretraining [IMAGES=OCTDL]   does pretraining help on real images; what a bad run looks like (1 hour)
 # make bench-checkpoint       how long a checkpoint stops a run, how slow it is until that is written (5 minutes)
 # make bench-large            a list of 1.6 million images, 10,000 runs, pages and intervals of many predictions (5 minutes)
+# make bench-eyes           central slice, mean of logits and attention, where few slices show the lesion (10 minutes)
+# make bench-tasks            labels, a number and grades on generated images: no pretraining beside pretraining (20 minutes)
+# make bench-gpu [SMALL=1]    all that needs a GPU, in pieces of under ten minutes: doctor, training, loader, saves (40 minutes)
 # make mutants                faults in the core modules that the tests would not notice (45 minutes on two cores)
 # make docs                   the pages and figures in docs/ that are made by commands
 # make docs-figures           docs/report.png: a small run, its report, a picture of it (3 minutes)
@@ -35,14 +38,15 @@ SCRIPTS := .ci/run .ci/install-system-packages $(wildcard launch/*.sh launch/slu
 export PATH := $(BIN):$(PATH)
 export VENV RUNS IMAGES
 
-.PHONY: docs docs-figures demo test test-fast test-cluster lint setup bench-stream bench-shuffle bench-remote bench-scaling bench-storm bench-chaos bench-checkpoint bench-train bench-pack bench-pretraining bench-large mutants clean
+.PHONY: docs docs-figures demo test test-fast test-cluster lint setup bench-stream bench-shuffle bench-remote bench-scaling bench-storm bench-chaos bench-checkpoint bench-train bench-pack bench-pretraining bench-large bench-eyes bench-tasks bench-gpu mutants clean
 
 demo: $(STAMP)
 	@launch/demo.sh
 
 # Two tests at a time, on one thread each: most of them wait for imports, for processes and for stores.
+# tests/conftest.py puts the long groups first, and xdist keeps this order.
 # They start hundreds of processes: without bytecode files each would compile the package anew.
-SIDE_BY_SIDE := env -u PYTHONDONTWRITEBYTECODE OMP_NUM_THREADS=1 pytest -n 2 --dist loadgroup
+SIDE_BY_SIDE := env -u PYTHONDONTWRITEBYTECODE OMP_NUM_THREADS=1 pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
 test: lint
 	$(SIDE_BY_SIDE) --durations=15
@@ -126,6 +130,15 @@ bench-checkpoint: $(STAMP)
 
 bench-large: $(STAMP)
 	python -m benchmarks.large
+
+bench-eyes: $(STAMP)
+	python -m benchmarks.eye_level
+
+bench-tasks: $(STAMP)
+	python -m benchmarks.other_tasks
+
+bench-gpu: $(STAMP)
+	python -m benchmarks.gpu_hour $(if $(SMALL),--small)
 
 mutants: $(STAMP)
 	python -m benchmarks.mutants

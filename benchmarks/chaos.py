@@ -3,14 +3,14 @@
     make bench-chaos           (or: python -m benchmarks.chaos [--minutes 60] [--seed N] [--only pack embed])
     python -m benchmarks.chaos --seed N --first 17 --episodes 1             one episode of a storm again
 
-Small jobs of `retfound pack`, `pretrain`, `embed` and `evaluate` run on disk and on rclone's S3 server behind
-a proxy. One fault hits each job: kill -9 of any of its processes, flipped bits, resets, 503s, a store that
-stalls or is unreachable, full disks, a second writer. Then it is started again without a fault until it is
-complete. Three things are counted: committed work that was lost or repeated (lost), results that differ from
-those of the same commands without faults (wrong), and tracebacks, strange exit codes, several error lines or
-hangs (untold). Exit 1 if any count is not 0. The same seed gives the same faults in the same order. The speed
-of the machine decides how many fit into the time. Linux; needs rclone and unshare (as root, or with user
-namespaces).
+Small jobs of `retfound pack`, `pretrain`, `embed`, `evaluate` and `predict` run on disk and on rclone's S3
+server behind a proxy. One fault hits each job: kill -9 of any of its processes, flipped bits, resets, 503s,
+a store that stalls or is unreachable, full disks, a second writer. Then it is started again without a fault
+until it is complete. Three things are counted: committed work that was lost or repeated (lost), results that
+differ from those of the same commands without faults (wrong), and tracebacks, strange exit codes, several
+error lines or hangs (untold). Exit 1 if any count is not 0. The same seed gives the same faults in the same
+order. The speed of the machine decides how many fit into the time. Linux; needs rclone and unshare (as root,
+or with user namespaces).
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from benchmarks.chaos_disks import Disks
 from benchmarks.chaos_faults import DISK, S3, WRITERS, Episode, apply_fault, rules
-from benchmarks.chaos_jobs import JOBS, RUN, SET, Job, Result, differences, readable
+from benchmarks.chaos_jobs import EVALUATION, JOBS, RUN, SET, Job, Result, differences, readable
 from benchmarks.chaos_processes import WatchedProcess, unreported
 from retfound_dist.errors import TrainingError
 from tests.cluster.real_faults import Chaos, chaos
@@ -98,7 +98,9 @@ class Storm:
             before = job.committed_work(folder, undisturbed.result)
             restarted, code = self._undisturbed_start(job, place, name, outcome)
             outcome.lost += job.lost_work(
-                before, job.committed_work(folder, undisturbed.result), restarted.stderr
+                before,
+                job.committed_work(folder, undisturbed.result),
+                f"{restarted.stdout}\n{restarted.stderr}",
             )
             if code == 0:
                 break
@@ -191,9 +193,13 @@ class Storm:
         return self._undisturbed_jobs[key]
 
     def _make_inputs(self, commands: Sequence[str]) -> None:
-        """Make the inputs of the other commands with `pack` and `pretrain`."""
-        readers = {"pack": ("pretrain", "embed", "evaluate"), "pretrain": ("embed", "evaluate")}
-        for maker, name_of_input in (("pack", SET), ("pretrain", RUN)):
+        """Make the inputs of the other commands with `pack`, `pretrain` and `evaluate`."""
+        readers = {
+            "pack": ("pretrain", "embed", "evaluate", "predict"),
+            "pretrain": ("embed", "evaluate", "predict"),
+            "evaluate": ("predict",),
+        }
+        for maker, name_of_input in (("pack", SET), ("pretrain", RUN), ("evaluate", EVALUATION)):
             if set(readers[maker]) & set(commands):
                 self._undisturbed_job(maker, DISK)
                 source = self._places[DISK].folder / f"usual-{maker}" / name_of_input

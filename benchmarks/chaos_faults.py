@@ -14,7 +14,7 @@ from benchmarks.chaos_disks import Disks
 from benchmarks.chaos_processes import WatchedProcess
 from tests.cluster.real_faults import Chaos
 
-COMMANDS = ("pack", "pretrain", "embed", "evaluate")
+COMMANDS = ("pack", "pretrain", "embed", "evaluate", "predict")
 """The tested commands. A new one is added here and in `chaos_jobs.JOBS`."""
 DISK, S3 = "disk", "S3"
 KILL, WRITERS, FULL, READ = "kill -9", "two writers", "full disk", "flip read"
@@ -77,7 +77,7 @@ def episodes(seed: int, commands: Sequence[str] = COMMANDS) -> Iterator[Episode]
             disk = draw.choice(disks_of(kind[0], kind[1]))
             number += 1
             if kind[0] in commands:
-                by_files = shares[1] > 0.4 and kind[0] != "embed" and kind[2] != READ
+                by_files = shares[1] > 0.4 and kind[0] not in ("embed", "predict") and kind[2] != READ
                 yield Episode(number, *kind, shares[0], by_files, shares[2], shares[3], disk)
 
 

@@ -17,9 +17,10 @@ from retfound_dist.evaluate.probe.frozen_features import read_npz
 from retfound_dist.evaluate.results import evaluation_files
 from retfound_dist.formats import checkpoint_folder, run_folder
 from retfound_dist.formats.shard_set import MANIFEST
+from retfound_dist.io import finished_parts
 from tests.train.launching import SMALL
 
-SET, RUN, FEATURES, EVALUATION = "set", "run", "features.npz", "evaluation"
+SET, RUN, FEATURES, EVALUATION, PREDICTED = "set", "run", "features.npz", "evaluation", "predicted.csv"
 STEPS, SAVE_EVERY, SIZE = 12, 3, 56
 TOLERANCE = 1e-6
 """Relative difference that a loss, a feature or a score may have from the undisturbed one."""
@@ -54,7 +55,8 @@ class Job:
     committed_work: Callable[[Path, Result], dict[str, int]]
     """Work that is committed and right, as a number by name."""
     lost_work: Callable[[Mapping[str, int], Mapping[str, int], str], list[str]]
-    """Lines about committed work that a start repeated, from the work before and after it and its stderr."""
+    """Lines about committed work that a start repeated, from the work before and after it and what it
+    printed."""
 
 
 def _pack(_: str, out: str, __: str) -> list[str]:
@@ -73,6 +75,11 @@ def _embed(inputs: str, out: str, _: str) -> list[str]:
 def _evaluate(inputs: str, out: str, _: str) -> list[str]:
     places = [f"checkpoint={inputs}/{RUN}", f"data.path={inputs}/{SET}", f"out.url={out}/{EVALUATION}"]
     return ["evaluate", *EVALUATE, *places]
+
+
+def _predict(inputs: str, out: str, _: str) -> list[str]:
+    places = [f"{inputs}/{EVALUATION}/classifier", f"{inputs}/{SET}", "--out", f"{out}/{PREDICTED}"]
+    return ["predict", *places, "--workers", "2"]
 
 
 def _files(folder: Path) -> Result:
@@ -107,6 +114,12 @@ def _features(folder: Path) -> Result:
         return {}
     arrays = read_npz(str(folder / FEATURES))
     return {"keys": [str(key) for key in arrays["keys"]], "features": np.asarray(arrays["features"]).tolist()}
+
+
+def _predicted(folder: Path) -> Result:
+    """The digest of a complete table."""
+    path = folder / PREDICTED
+    return {PREDICTED: _digest(path)} if path.exists() else {}
 
 
 def _scores(folder: Path) -> Result:
@@ -178,6 +191,22 @@ def _lost_steps(before: Mapping[str, int], _: Mapping[str, int], stderr: str) ->
     return [f"step {step} was committed, the next start went on at step {begun}"] if begun < step else []
 
 
+def _parts(folder: Path, _: Result) -> dict[str, int]:
+    """Finished parts of a prediction that can be read."""
+    parts = sorted(Path(finished_parts.parts_url(str(folder / PREDICTED))).glob("*.npz"))
+    return {part.name: part.stat().st_size for part in parts if "unreadable" not in readable(_part, part)}
+
+
+def _part(path: Path) -> Result:
+    return {name: len(values) for name, values in read_npz(str(path)).items()}
+
+
+def _lost_parts(before: Mapping[str, int], _: Mapping[str, int], text: str) -> list[str]:
+    # The job has fewer images than one part holds, so a part that is found again leaves nothing to predict.
+    repeated = before and "all from finished parts" not in text
+    return [f"{len(before)} parts were finished, and their images were predicted again"] if repeated else []
+
+
 def _nothing_lost(_: Mapping[str, int], __: Mapping[str, int], ___: str) -> list[str]:
     return []
 
@@ -191,6 +220,7 @@ JOBS = {
     "evaluate": Job(
         "evaluate", _evaluate, _scores, _wrong_when_committed(_scores), _nothing_committed, _nothing_lost
     ),
+    "predict": Job("predict", _predict, _predicted, _wrong_when_committed(_predicted), _parts, _lost_parts),
 }
 
 

@@ -37,8 +37,12 @@ _TRACKER = re.compile(
 """Messages of Python after its resource tracker was killed: the new one does not know the semaphores."""
 
 
+def _stdout_of(log: Path) -> Path:
+    return log.with_suffix(".out")
+
+
 class WatchedProcess:
-    """A command in its own session, with its stderr in a file."""
+    """A command in its own session, with its stderr in a file and its stdout beside it."""
 
     def __init__(self, arguments: Sequence[str], env: Mapping[str, str], log: Path) -> None:
         self.killed = False
@@ -46,10 +50,10 @@ class WatchedProcess:
         self.was_hit = False
         """Whether this benchmark killed any of its processes."""
         self._log = log
-        with log.open("wb") as stderr:
+        with log.open("wb") as stderr, _stdout_of(log).open("wb") as stdout:
             self._process = subprocess.Popen(
                 arguments, env=env, cwd=ROOT, start_new_session=True,
-                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=stderr,
+                stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr,
             )  # fmt: skip
         self.pid, self._began = self._process.pid, time.monotonic()
 
@@ -62,6 +66,11 @@ class WatchedProcess:
     def seconds(self) -> float:
         """Seconds since its start."""
         return time.monotonic() - self._began
+
+    @property
+    def stdout(self) -> str:
+        """All of stdout so far."""
+        return _stdout_of(self._log).read_text(errors="replace")
 
     @property
     def stderr(self) -> str:

@@ -28,7 +28,7 @@ from typing import Any
 
 from benchmarks.report import Row, finish
 from retfound_dist.evaluate.results import evaluation_files
-from retfound_dist.evaluate.results.evaluation_files import Evaluation
+from retfound_dist.evaluate.results.evaluation import Evaluation
 from retfound_dist.evaluate.scores import bootstrap
 from retfound_dist.formats import checkpoint_folder, run_folder
 

@@ -2,8 +2,9 @@
 
     make bench-large           (or: python -m benchmarks.large [--share 0.1])
 
-All inputs are generated, in a temporary folder. Each row is measured in its own process: CPU and wall seconds
-after the imports, and highest resident memory minus that of the imports. `--share` makes all inputs smaller.
+All inputs are generated, in a temporary folder. Each row is measured three times, each time in its own
+process: CPU and wall seconds after the imports, and highest resident memory minus that of the imports. The
+table has the medians, and the ranges of the CPU seconds. `--share` makes all inputs smaller.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ import argparse
 import json
 import os
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from benchmarks.report import Row, finish
 
 ROWS, RUNS, PREDICTIONS, CLASSES, IMAGES, RESAMPLES = 1_600_000, 10_000, 500_000, 50, 100_000, 1000
 FEW_CLASSES, STEPS = 5, 100
+ROUNDS = 3
 LIMITS = {
     "runs": {"cpu_s": 3},
     "page": {"cpu_s": 3, "mb": 500},
@@ -119,13 +122,13 @@ def copy_run(first: Path, where: Path, seed: int) -> None:
 def draw_page(folder: Path, images: int) -> Work:
     """Read an evaluation of so many predictions and five classes, and draw its page."""
     from retfound_dist.evaluate.report.evaluation_page import evaluation_page
-    from retfound_dist.evaluate.results import evaluation_files
+    from retfound_dist.evaluate.results import evaluation_files, evaluation_tables
 
     evaluation = made_evaluation(images, FEW_CLASSES)
     (folder / "history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in evaluation.history))
     (folder / "metrics.json").write_text(json.dumps(evaluation.metrics))
     with (folder / "predictions.csv").open("w") as file:
-        file.write(evaluation_files.predictions_csv(evaluation))
+        file.write(evaluation_tables.predictions_csv(evaluation))
 
     def work() -> None:
         stored = evaluation_files.read(str(folder))
@@ -158,8 +161,9 @@ def made_evaluation(images: int, classes: int) -> Any:
     """An evaluation of drawn predictions: four images a patient, a classifier that is often right."""
     import numpy as np
 
-    from retfound_dist.evaluate.results.evaluation_files import DIGITS, Evaluation
+    from retfound_dist.evaluate.results.evaluation import Evaluation
     from retfound_dist.evaluate.scores import metrics
+    from retfound_dist.evaluate.scores.metrics import DIGITS
 
     draw, names = np.random.default_rng(0), [f"class{c:02d}" for c in range(classes)]
     labels_N = draw.integers(0, classes, images)
@@ -201,11 +205,19 @@ def peak_mb() -> float:
 
 
 def measure(task: str, count: int, folder: str) -> None:
-    """Prepare, then do the task in a child process, so that preparing is not measured; prints JSON."""
+    """Prepare once, then do the task in child processes, so that preparing is not measured; prints JSON."""
     work = TASKS[task][1](Path(folder), count)
-    child = os.fork()
-    if child:
-        sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    for _ in range(ROUNDS):
+        child = os.fork()
+        if not child:
+            _measure_once(work)
+            os._exit(0)
+        if code := os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]):
+            sys.exit(code)
+
+
+def _measure_once(work: Work) -> None:
+    """Do the work, and print a line of JSON."""
     with open("/proc/self/clear_refs", "w") as file:
         file.write("5")  # the highest resident memory counts from here
     before, cpu, wall = status_mb("VmRSS"), time.process_time(), time.perf_counter()
@@ -220,12 +232,19 @@ def status_mb(name: str) -> float:
     return next(float(line.split()[1]) / 1024 for line in lines if line.startswith(f"{name}:"))
 
 
-def rows_of(task: str, measured: dict[str, float], count: int) -> Iterator[Row]:
+def rows_of(task: str, rounds: Sequence[dict[str, float]], count: int) -> Iterator[Row]:
     """Two rows of the results."""
-    label = TASKS[task][0].format(count)
-    yield Row(label, round(measured["cpu_s"], 1), "CPU s", f"{measured['wall_s']:.1f} s on the clock")
+    label, measured = TASKS[task][0].format(count), medians(rounds)
+    cpu_s = [each["cpu_s"] for each in rounds]
+    beside = f"{min(cpu_s):.1f} to {max(cpu_s):.1f}; {measured['wall_s']:.1f} s on the clock"
+    yield Row(label, round(measured["cpu_s"], 1), "CPU s", beside)
     baseline = f"beside {measured['held_mb']:.0f} MB of imports and input"
     yield Row("memory of it", round(measured["mb"]), "MB", baseline)
+
+
+def medians(rounds: Sequence[dict[str, float]]) -> dict[str, float]:
+    """The median of each measured value."""
+    return {name: statistics.median(each[name] for each in rounds) for name in rounds[0]}
 
 
 def main() -> None:
@@ -248,8 +267,9 @@ def main() -> None:
             command = [sys.executable, "-m", "benchmarks.large", "--do", task, "--count", str(count)]
             command += ["--folder", folder]
             completed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-        measured: dict[str, float] = json.loads(completed.stdout.splitlines()[-1])
-        rows += rows_of(task, measured, count)
+        rounds = [json.loads(line) for line in completed.stdout.splitlines()]
+        rows += rows_of(task, rounds, count)
+        measured = medians(rounds)
         for name, limit in LIMITS.get(task, {}).items():
             ratios[f"{task}_{name}_of_{limit}"] = round(measured[name] / limit, 3)
     title, columns = "what grows with the amount", ("value", "unit", "beside it")

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The whole pipeline on this machine: images -> shards -> pretraining on two ranks -> comparison -> report.
+# The whole pipeline on this machine: images -> shards -> pretraining on two ranks -> comparison -> report
+# -> predictions.
 #   launch/demo.sh                    on generated B-scans
 #   IMAGES=folder launch/demo.sh      on your own: a folder of class folders
 # All results are in runs/demo (RUNS=folder: folder/demo). An earlier demo is moved to demo.previous.
@@ -20,12 +21,12 @@ stop() {
 
 heading() {
   step=$((step + 1))
-  printf '\n[%d/5] %s\n' "$step" "$*"
+  printf '\n[%d/6] %s\n' "$step" "$*"
 }
 
 attempt() {
   local started=$SECONDS
-  "$@" || { local status=$?; echo "demo: step $step of 5 failed (exit $status): $*" >&2; exit "$status"; }
+  "$@" || { local status=$?; echo "demo: step $step of 6 failed (exit $status): $*" >&2; exit "$status"; }
   echo "      done in $((SECONDS - started)) s"
 }
 
@@ -72,6 +73,12 @@ attempt retfound compare configs/demo/compare.toml data.path="$demo/shards" \
   out.url="$demo/evaluate" out.report="$demo/report.html"
 [ -s "$demo/report.html" ] || stop "no report at $demo/report.html"
 
+classifiers=("$demo"/evaluate/*/classifier)
+[ -f "${classifiers[0]}/classifier.json" ] || stop "no classifier in $demo/evaluate"
+heading "Predicting the images with the classifier that is best on val: half a minute -> $demo/predictions.csv"
+attempt retfound predict "${classifiers[0]}" "$demo/shards" \
+  --out "$demo/predictions.csv" --html "$demo/predictions.html" --html-images 50
+
 heading "Drawing original | masked | reconstruction | difference: a few seconds"
 shards=("$demo"/shards/*.tar)
 mkdir -p "$demo/samples"
@@ -89,3 +96,4 @@ print(f"The loss:    {loss[10]:.3f} at step 10, {loss[last]:.3f} at step {last} 
 END
 printf 'The picture: %s\n' "$(realpath "$demo/reconstruction.png")"
 printf 'The report:  %s\n' "$(realpath "$demo/report.html")"
+printf 'Predictions: %s\n' "$(realpath "$demo/predictions.html")"

@@ -3,7 +3,7 @@
 # The settings that all launch scripts share. They source this file; it is not run by itself.
 #
 #   VENV=folder           virtual environment (default: .venv of this clone, else PATH)
-#   RANKS_PER_NODE=8      ranks on each host (default: one for each GPU, or 1)
+#   RANKS_PER_NODE=8      ranks on each host (default: one for each visible GPU, or 1)
 #   IFACE=ib0             network interface between the ranks (default: chosen by NCCL and gloo)
 #   OMP_NUM_THREADS=4     CPU threads of each rank (default: the host's cores divided by its ranks)
 #   TORCH_ELASTIC_SHUTDOWN_TIMEOUT=300   seconds that ranks have to save (default: train.grace_s)
@@ -34,7 +34,13 @@ if [ -n "${IFACE:-}" ]; then
 fi
 
 if [ -z "${RANKS_PER_NODE:-}" ]; then
-  if [ -n "${SLURM_GPUS_ON_NODE:-}" ]; then
+  # First what the ranks will see: nvidia-smi lists all GPUs of the host, also hidden ones.
+  if [ -n "${CUDA_VISIBLE_DEVICES+set}" ]; then
+    case $CUDA_VISIBLE_DEVICES in
+      '' | -1 | NoDevFiles) RANKS_PER_NODE=0 ;;
+      *) RANKS_PER_NODE=$(tr ',' '\n' <<<"$CUDA_VISIBLE_DEVICES" | grep -c .) ;;
+    esac
+  elif [ -n "${SLURM_GPUS_ON_NODE:-}" ]; then
     RANKS_PER_NODE=$SLURM_GPUS_ON_NODE
   elif command -v nvidia-smi >/dev/null; then
     RANKS_PER_NODE=$(nvidia-smi --list-gpus 2>/dev/null | grep -c '^GPU' || true)

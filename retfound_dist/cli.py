@@ -118,6 +118,15 @@ def _plan(args: argparse.Namespace) -> int:
     )
 
 
+def _doctor(args: argparse.Namespace) -> int:
+    from retfound_dist.doctor.doctor_command import DoctorOptions, doctor_command
+
+    options = DoctorOptions(
+        args.config, args.overrides, args.json, args.html, args.minutes, args.force, args.quiet
+    )
+    return doctor_command(options)
+
+
 def _pretrain(args: argparse.Namespace) -> int:
     from retfound_dist.train.ranks.preemption import StopRequest
 
@@ -208,10 +217,31 @@ def _embed(args: argparse.Namespace) -> int:
     )
 
 
-def _export(args: argparse.Namespace) -> int:
-    from retfound_dist.runs.model_card import export_command
+def _predict(args: argparse.Namespace) -> int:
+    from retfound_dist.prediction.predict_command import PredictOptions, predict_command
+    from retfound_dist.prediction.prediction_pictures import PictureOptions
 
-    return export_command(args.checkpoint, args.format, args.out, args.force)
+    options = PredictOptions(
+        classifier=args.classifier,
+        images=args.images,
+        out=args.out,
+        calibrated=not args.uncalibrated,
+        workers=args.workers,
+        unit=args.unit,
+        shard=args.shard,
+        bad_sample_budget=args.bad_sample_budget,
+        links="anywhere" if args.follow_links else "inside",
+        pictures=PictureOptions(heatmaps=args.heatmaps, html=args.html, page_images=args.html_images),
+        force=args.force,
+        quiet=args.quiet,
+    )
+    return predict_command(options)
+
+
+def _export(args: argparse.Namespace) -> int:
+    from retfound_dist.export.export_command import export_command
+
+    return export_command(args.checkpoint, args.format, args.out, args.force, args.seed, args.quiet)
 
 
 def _runs(args: argparse.Namespace) -> int:
@@ -249,6 +279,7 @@ COMMANDS: dict[str, Command] = {
     "show": _show,
     "pretrain": _pretrain,
     "plan": _plan,
+    "doctor": _doctor,
     "batch": _batch,
     "evaluate": _evaluate,
     "watch": _watch,
@@ -257,6 +288,7 @@ COMMANDS: dict[str, Command] = {
     "reconstruct": _reconstruct,
     "export": _export,
     "embed": _embed,
+    "predict": _predict,
     "runs": _runs,
     "report": _report,
     "dashboard": _dashboard,

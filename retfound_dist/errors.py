@@ -67,5 +67,9 @@ class FaultsFoundError(RetfoundError):
     exit_code = 1
 
 
+class DeviceError(RetfoundError):
+    """GPUs of one host that cannot be used. The other hosts of a run do not have this error."""
+
+
 class TrainingError(RetfoundError):
     """A run that cannot continue."""

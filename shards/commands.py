@@ -56,7 +56,7 @@ def pack_command(
     finished = existing_set(config, plan, force=force)
     if finished:
         hint = "names and sizes of the files were compared, not their content; --force packs them again"
-        _print_lines([f"already packed: {_size(finished)} at {finished.url}", f"  {hint}"], quiet)
+        _print_lines([f"already packed: {_size_text(finished)} at {finished.url}", f"  {hint}"], quiet)
         return 0
     with show_progress("packing", "images", quiet=quiet) as progress:
         manifest = run_plan(config, plan, progress, os.path.basename(config_path), force=force)
@@ -95,7 +95,7 @@ def verify_command(
         _print_lines([*report.faults, *report.notes, closing_line], quiet=False)
         return 1
     manifest = read_manifest(url)
-    _print_lines([*report.notes, f"{url}: {_size(manifest)}, no faults"], quiet)
+    _print_lines([*report.notes, f"{url}: {_size_text(manifest)}, no faults"], quiet)
     return 0
 
 
@@ -104,9 +104,11 @@ def plan_lines(plan: PackPlan, config: PackConfig) -> list[str]:
     lines = [f"would pack {len(plan.scans):,} images to {config.out.url} (nothing is written)"]
     for source in sorted({scan.source for scan in plan.scans}):
         scans = [scan for scan in plan.scans if scan.source == source]
-        lines += _count_lines(source, {**count_scans(scans), "split_by": count_split(scans, plan)})
+        counts = {**count_scans(scans), "split_by": count_split(scans, plan)}
+        lines += _source_count_lines(source, counts)
         lines += [f"    note: {note}" for note in plan.notes.get(source, ())]
-        lines += _names_lines(plan.name_policies[source].to_tree()) if source in plan.name_policies else []
+        if source in plan.name_policies:
+            lines += _name_policy_lines(plan.name_policies[source].to_tree())
     return lines
 
 
@@ -120,17 +122,21 @@ def names_table_lines(manifest: Manifest, config: PackConfig) -> list[str]:
     ]
 
 
-def _names_lines(tree: Mapping[str, Any]) -> list[str]:
-    return [] if tree["why"] in (HARMLESS, PUBLISHED) else [f"    names: {policy_sentence(tree)}"]
+def _name_policy_lines(policy: Mapping[str, Any]) -> list[str]:
+    """A line on how the names of a source become keys; none where its names may be published as they are.
+
+    `policy`: `NamePolicy.to_tree`, which the manifest has as `names` of the source.
+    """
+    return [] if policy["why"] in (HARMLESS, PUBLISHED) else [f"    names: {policy_sentence(policy)}"]
 
 
 def summary_lines(manifest: Manifest) -> list[str]:
     """Summarizes a finished pack in a few lines."""
-    lines = [f"packed {_size(manifest)}"]
+    lines = [f"packed {_size_text(manifest)}"]
     for source, counts in manifest.sources.items():
-        lines += _count_lines(source, counts)
+        lines += _source_count_lines(source, counts)
         lines += [f"    note: {note}" for note in counts.get("notes", ())]
-        lines += _names_lines(counts["names"]) if "names" in counts else []
+        lines += _name_policy_lines(counts["names"]) if "names" in counts else []
     lines += [f"suspected: {line}" for line in suspect_lines(manifest.suspects)]
     if manifest.suspects:
         where = storage.join(manifest.url, QUALITY)
@@ -148,21 +154,30 @@ def summary_lines(manifest: Manifest) -> list[str]:
     return [*lines, f"shard set: {manifest.url}"]
 
 
-def _size(manifest: Manifest) -> str:
+def _size_text(manifest: Manifest) -> str:
+    """`1,200 images in 3 shards (42.0 MB)`."""
     megabytes = sum(shard.bytes for shard in manifest.shards) / 1e6
     return f"{manifest.samples:,} images in {len(manifest.shards):,} shards ({megabytes:,.1f} MB)"
 
 
-def _count_lines(source: str, counts: Mapping[str, Any]) -> list[str]:
-    units = [f"{counts[kind]:,} {kind}" for kind in ("patients", "volumes") if counts[kind]]
+def _source_count_lines(source: str, counts: Mapping[str, Any]) -> list[str]:
+    """Describe a source: its images, patients and volumes, how it was split, and the labels of each part.
+
+    `source`: its name. `counts`: those of `manifest.count_scans`, with `split_by` (`count_split`).
+    """
+    units = [f"{counts[unit]:,} {unit}" for unit in ("patients", "volumes") if counts[unit]]
     lines = [f"  {source}: " + ", ".join([f"{counts['samples']:,} images", *units])]
     phrases = [text for text in (known_in_words(counts), split_in_words(counts.get("split_by", {}))) if text]
     lines += [f"    {'; '.join(phrases)}"] if phrases else []
-    rows = counts["splits"] or {"labels": counts}
-    return lines + [f"    {name}: {part['samples']:,} ({_labels(part)})" for name, part in rows.items()]
+    # A source without a split has one line, with the labels of all its images.
+    counts_by_part = counts["splits"] or {"labels": counts}
+    for name, part_counts in counts_by_part.items():
+        lines.append(f"    {name}: {part_counts['samples']:,} ({_label_counts_text(part_counts)})")
+    return lines
 
 
-def _labels(counts: Mapping[str, Any]) -> str:
+def _label_counts_text(counts: Mapping[str, Any]) -> str:
+    """`AMD 12, normal 30`. `counts`: those of a source, or of one part of it."""
     return ", ".join(f"{label} {n:,}" for label, n in counts["labels"].items())
 
 

@@ -4,23 +4,37 @@ from __future__ import annotations
 
 import os
 import signal
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from retfound_dist.train.ranks.preemption import SIGNALS
 from tests import ROOT
 from tests.small_disks import disk_at
+
+CLUSTER = "cluster"
+LINEAR = torch.nn.functional.linear
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Side by side (`pytest -n 2 --dist loadgroup`) a module's tests stay together, and so do those on real
     parts, which share one Slurm."""
+    slow_tests = Counter[str]()
     for item in items:
-        part = item.path.relative_to(ROOT / "tests").with_suffix("").parts
-        item.add_marker(pytest.mark.xdist_group("cluster" if part[0] == "cluster" else "/".join(part)))
+        slow_tests[group_of(item)] += item.get_closest_marker("slow") is not None
+        item.add_marker(pytest.mark.xdist_group(group_of(item)))
+    # Long groups first: with one of them at the end, all other workers would wait for it.
+    items.sort(key=lambda item: (group_of(item) != CLUSTER, -slow_tests[group_of(item)]))
+
+
+def group_of(item: pytest.Item) -> str:
+    """The name of the tests that run one after the other."""
+    parts = item.path.relative_to(ROOT / "tests").with_suffix("").parts
+    return CLUSTER if parts[0] == CLUSTER else "/".join(parts)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -42,6 +56,23 @@ def _own_signals() -> Iterator[None]:
     for number, handler in handlers.items():
         signal.signal(number, handler)
     signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+
+
+@pytest.fixture(autouse=True)
+def _own_threads() -> Iterator[None]:
+    """`main(["pretrain", ...])` sets the threads of its process. Last digits depend on their number, and a
+    later test would compare with a process that has another one."""
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _own_linear() -> Iterator[None]:
+    """DeepSpeed's ZeRO 3 replaces `linear` for the rest of the process. It rounds otherwise, and cannot be
+    exported."""
+    yield
+    torch.nn.functional.linear = LINEAR
 
 
 @pytest.fixture

@@ -31,19 +31,20 @@ except RetfoundError as error:
 
 def race(source: str, url: str, go: Path, rivals: int, env: Mapping[str, str] | None = None) -> list[int]:
     """Packs of as many configs at once to one URL; gives the seeds of those that did it."""
+    logs = [go.with_name(f"stderr_{seed}.txt") for seed in range(rivals)]
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", RACE, source, url, str(go), str(seed)],
-            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=env,
+            stdout=subprocess.PIPE, stderr=log.open("w"), text=True, env=env,
         )
-        for seed in range(rivals)
+        for seed, log in enumerate(logs)
     ]  # fmt: skip
     for process in processes:
         assert process.stdout
         assert process.stdout.readline() == "ready\n"
     go.touch()
     said = [process.communicate(timeout=120)[0].strip() for process in processes]
-    for process, text in zip(processes, said, strict=True):
-        assert process.returncode in (0, 2), text
+    for process, text, log in zip(processes, said, logs, strict=True):
+        assert process.returncode in (0, 2), f"{text}\n{log.read_text()}"
         assert process.returncode == 0 or "is being packed by" in text or "holds another shard set" in text
     return [int(text) for process, text in zip(processes, said, strict=True) if process.returncode == 0]

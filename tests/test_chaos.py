@@ -9,10 +9,11 @@ from collections import Counter
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from benchmarks.chaos_faults import COMMANDS, FULL, KILL, PLACES, disks_of, episodes, kill, rules
-from benchmarks.chaos_jobs import JOBS, RUN, SET, differences, nearly_equal, readable
+from benchmarks.chaos_jobs import JOBS, PREDICTED, RUN, SET, differences, nearly_equal, readable
 from benchmarks.chaos_processes import NOTICE, WatchedProcess, unreported
 from retfound_dist.config.schema import PackConfig, PackOut, Phantom, Source
 from retfound_dist.io import slow_store
@@ -58,7 +59,9 @@ def watched(script: str, folder: Path) -> WatchedProcess:
 
 
 def test_the_notice_of_a_wait_is_no_line_of_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    # What earlier tests of this process left would count as an answer after these times.
     monkeypatch.setattr(slow_store, "_last_announced", 0.0)
+    monkeypatch.setattr(slow_store, "_last_answer", 0.0)
     wait = slow_store._Wait("s3://b/x (to read)", 100.0, 160.0)
     assert NOTICE.search(slow_store.due_line([wait], 150.0, 0.0))
 
@@ -175,6 +178,21 @@ def test_a_run_that_goes_on_from_an_older_checkpoint_has_lost_one() -> None:
     assert job.lost_work({RUN: 6}, {}, "nothing to do") == []
     assert "went on at step 3" in job.lost_work({RUN: 6}, {}, "resuming at step 3")[0]
     assert "went on at step 0" in job.lost_work({RUN: 6}, {}, "12 steps")[0]
+
+
+def test_images_of_a_finished_part_that_are_predicted_again_are_lost(tmp_path: Path) -> None:
+    job, folder = JOBS["predict"], tmp_path / f"{PREDICTED}.parts"
+    assert job.committed_work(tmp_path, {}) == {}
+    folder.mkdir()
+    np.savez(folder / "whole.npz", probabilities=np.zeros((1, 2, 3)))
+    (folder / "cut.npz").write_bytes((folder / "whole.npz").read_bytes()[:90])
+    committed = job.committed_work(tmp_path, {})
+    assert list(committed) == ["whole.npz"]
+    assert job.lost_work(committed, {}, "80 images, 0 cannot be read, all from finished parts (A 80)") == []
+    assert job.lost_work(committed, {}, "80 images, 0 cannot be read, 12 images/s (A 80)") == [
+        "1 parts were finished, and their images were predicted again"
+    ]
+    assert job.lost_work({}, {}, "80 images, 0 cannot be read, 12 images/s (A 80)") == []
 
 
 def test_results_are_alike_to_a_millionth_and_steps_done_twice_are_the_same_steps() -> None:

@@ -6,6 +6,8 @@ import argparse
 import os
 from collections.abc import Sequence
 
+_REPLACE_ROWS = "replace results that differ; rows with the same settings stay"
+
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """The parsed arguments; `name` is the command's. Exits with 2 on a wrong argument."""
@@ -58,6 +60,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_training_commands(commands)
     _add_evaluation_commands(commands)
     _add_weight_commands(commands)
+    _add_predict_command(commands)
     _add_run_commands(commands)
     completion = commands.add("completion", 'completion in the shell: eval "$(retfound completion bash)"')
     completion.add_argument("shell", choices=("bash", "zsh", "fish"))
@@ -112,6 +115,15 @@ def _add_training_commands(commands: CommandParsers) -> None:
     )
     plan.add_argument("--strict", action="store_true", help="exit 1 if there is a serious risk")
     _add_json(plan)
+    doctor = commands.add(
+        "doctor", "check the machines of a run before it; also under torchrun and srun", config=True
+    )
+    doctor.add_argument("--html", default="", metavar="F.html", help="also write a page")
+    doctor.add_argument(
+        "--minutes", type=float, default=5.0, metavar="M", help="about how long the checks take (5)"
+    )
+    _add_json(doctor)
+    _add_force(doctor)
     batch = commands.add("batch", "list the images of one training step, or draw them", config=True)
     batch.add_argument("--step", type=int, required=True, help="counted from 1, as in metrics.jsonl")
     batch.add_argument("--out", default="", metavar="F.png", help="contact sheet to write")
@@ -123,9 +135,9 @@ def _add_evaluation_commands(commands: CommandParsers) -> None:
     _add_force(commands.add("evaluate", text, config=True, leak=True))
     commands.add("watch", "evaluate every new checkpoint of a run", config=True, leak=True)
     text = "compare several starting weights, over several seeds, in one table"
-    _add_force(commands.add("compare", text, config=True, leak=True))
+    _add_force(commands.add("compare", text, config=True, leak=True), _REPLACE_ROWS)
     text = "compare several starting weights on several labelled sets, in one page"
-    _add_force(commands.add("suite", text, config=True))
+    _add_force(commands.add("suite", text, config=True), _REPLACE_ROWS)
 
 
 def _add_weight_commands(commands: CommandParsers) -> None:
@@ -137,10 +149,20 @@ def _add_weight_commands(commands: CommandParsers) -> None:
     reconstruct.add_argument("--out", required=True, metavar="F.png", help="file to write")
     reconstruct.add_argument("--seed", type=int, default=0, help="seed of the masks")
     _add_force(reconstruct)
-    export = commands.add("export", "write a checkpoint's weights in a format of other programs")
-    export.add_argument("checkpoint", metavar="CHECKPOINT", help="a checkpoint or weights file")
-    export.add_argument("--format", required=True, choices=("mae", "timm", "safetensors", "hf"))
+    export = commands.add("export", "write a checkpoint or a classifier in a format of other programs")
+    export.add_argument(
+        "checkpoint", metavar="SOURCE", help="a checkpoint, a weights file, or a classifier of an evaluation"
+    )
+    export.add_argument(
+        "--format",
+        required=True,
+        choices=("mae", "timm", "safetensors", "hf", "onnx", "torchscript"),
+        help="checkpoint: mae, timm, safetensors or hf; classifier: onnx, torchscript, timm or hf",
+    )
     export.add_argument("--out", required=True, metavar="FILE", help="file to write; for hf a folder")
+    export.add_argument(
+        "--seed", type=int, help="which network of a classifier (timm, hf: the first; onnx, torchscript: all)"
+    )
     _add_force(export)
     embed = commands.add("embed", "compute the features of a folder of images or a shard set")
     embed.add_argument(
@@ -155,6 +177,57 @@ def _add_weight_commands(commands: CommandParsers) -> None:
     )
     _add_force(embed)
     embed.add_argument(
+        "--follow-links",
+        action="store_true",
+        help="also follow links that lead out of the folder; only for folders that you trust",
+    )
+
+
+def _add_predict_command(commands: CommandParsers) -> None:
+    predict = commands.add("predict", "predict new images with a classifier that an evaluation has kept")
+    predict.add_argument(
+        "classifier", metavar="CLASSIFIER", help="the folder classifier/ of an evaluation, or the evaluation"
+    )
+    predict.add_argument(
+        "images",
+        nargs="+",
+        metavar="IMAGES",
+        help="a folder, image or device files, a list (.csv, .tsv, .xlsx), or the URL of a shard set",
+    )
+    predict.add_argument("--out", required=True, metavar="F.csv", help="file to write: .csv or .parquet")
+    predict.add_argument(
+        "--uncalibrated", action="store_true", help="probabilities as in predictions.csv of the evaluation"
+    )
+    predict.add_argument(
+        "--unit",
+        choices=("image", "volume", "eye", "patient"),
+        default="image",
+        help="what a row is (default: image); a volume, eye or patient is predicted from all its images",
+    )
+    predict.add_argument(
+        "--workers", type=int, default=0, metavar="N", help="processes that read images (default: chosen)"
+    )
+    predict.add_argument(
+        "--shard", default="", metavar="I/N", help="only the I-th of N parts of the images, for several GPUs"
+    )
+    predict.add_argument(
+        "--bad-sample-budget",
+        type=int,
+        default=10,
+        metavar="B",
+        help="most images that may be unreadable (10)",
+    )
+    predict.add_argument(
+        "--heatmaps", default="", metavar="FOLDER", help="also write a picture with a heat map of each image"
+    )
+    predict.add_argument(
+        "--html", default="", metavar="F.html", help="also write a page of the least certain images"
+    )
+    predict.add_argument(
+        "--html-images", type=int, default=200, metavar="N", help="most images on the page (200)"
+    )
+    _add_force(predict)
+    predict.add_argument(
         "--follow-links",
         action="store_true",
         help="also follow links that lead out of the folder; only for folders that you trust",
@@ -189,8 +262,8 @@ def _add_overrides(command: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_force(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--force", action="store_true", help="replace existing results")
+def _add_force(command: argparse.ArgumentParser, text: str = "replace existing results") -> None:
+    command.add_argument("--force", action="store_true", help=text)
 
 
 def _add_json(command: argparse.ArgumentParser) -> None:

@@ -229,6 +229,9 @@ def _describe_fault(kind: type, fault: Mapping[str, Any]) -> str:
     """One of pydantic's errors as a sentence that names the key and its value."""
     key = ".".join(str(part) for part in fault["loc"])
     if fault["type"] == "unexpected_keyword_argument":
+        # A command that has the section gets here for a key inside it, which is spelled wrongly.
+        if key == "task":
+            return f"unknown key {key}: only evaluate and compare have it, for other tasks than classes"
         # Without a cutoff: the nearest key is named however far it is, for it shows how keys look.
         near = difflib.get_close_matches(key, key_names(kind) + _sections(kind), n=1, cutoff=0)
         return f"unknown key {key}" + (f": did you mean {near[0]}?" if near else "")

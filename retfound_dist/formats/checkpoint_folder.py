@@ -185,6 +185,8 @@ class ListedCheckpoint:
 def read_commits(run_url: str, steps: Sequence[int], tolerated: ErrorTypes) -> list[ListedCheckpoint]:
     """The commits of these steps, in this order. Errors of the `tolerated` classes are returned, others
     raised."""
+    if not steps:
+        return []  # without starting threads: a long list of runs asks for no new commits of most runs
     # Threads, because this is only waiting: on an object store each small file costs one round trip.
     with ThreadPoolExecutor(PARALLEL_READS) as pool:
         listed = list(pool.map(partial(_read_listed, run_url, tolerated), steps))

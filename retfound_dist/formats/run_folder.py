@@ -40,6 +40,7 @@ CHANGEABLE_KEYS = (
     "data.held_out",
     "train.micro_batch",
     "train.zero_stage",
+    "train.device",
     "train.compile",
     "train.log_every",
     "train.stop_at_step",
@@ -87,7 +88,7 @@ def check_same_run(url: str, config: Mapping[str, Any], manifest: Manifest | Non
         and not _is_same_part(manifest, *change)
     ]
     # Last, because it may read a weights file of gigabytes.
-    changed = [change for change in changed if not _is_same_init(stored, *change)]
+    changed = [change for change in changed if not _has_same_init_weights(stored, *change)]
     if changed:
         shown = ", ".join(f"{key} was {was!r} and is now {now!r}" for key, was, now in changed[:5])
         more = f" and {len(changed) - 5} more" if len(changed) > 5 else ""
@@ -156,21 +157,32 @@ def _is_same_part(manifest: Manifest | None, key: str, was: Any, now: Any) -> bo
 
 
 def _is_same_url(key: str, was: Any, now: Any) -> bool:
+    """Whether two values of a setting that names a place are spellings of the same path or URL."""
     return key in ("data.shards", "model.init") and urls.is_same(str(was), str(now))
 
 
-def _is_same_init(config: Mapping[str, Any], key: str, was: Any, now: Any) -> bool:
-    """Whether model.init means the same weights at another place. Their content decides."""
-    known = config.get(INIT_WEIGHTS)
-    if key != "model.init" or not isinstance(known, Mapping) or _part_of(str(was)) != _part_of(str(now)):
+def _has_same_init_weights(stored: Mapping[str, Any], key: str, was: Any, now: Any) -> bool:
+    """Whether a changed model.init still gives the same weights, because their file was only moved or copied.
+
+    `stored`: the run's config as its folder has it, with the sha256 of the weights that the run began from.
+    `key`, `was`, `now`: a changed setting and its values. False for other settings, where the folder has no
+    sha256, and where the weights cannot be read.
+    """
+    stored_weights = stored.get(INIT_WEIGHTS)
+    if key != "model.init" or not isinstance(stored_weights, Mapping):
+        return False
+    # The sha256 is that of the whole file, so the selected part of it must be the same too.
+    if _selected_part(str(was)) != _selected_part(str(now)):
         return False
     try:
-        return weights_sha256(str(now)) == known.get("sha256")
+        return weights_sha256(str(now)) == stored_weights.get("sha256")
     except RetfoundError:
         return False
 
 
-def _part_of(init: str) -> str:
+def _selected_part(init: str) -> str:
+    """What a model.init of the form FILE#PART selects within its file; empty for the whole file."""
+    # The name of an existing file may itself contain `#`.
     return "" if storage.exists(init) else init.rpartition("#")[2] if "#" in init else ""
 
 

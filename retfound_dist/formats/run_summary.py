@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
@@ -28,8 +28,10 @@ SUMMARY, LOCK = "summary.json", "LOCK.json"
 LOGS = (run_folder.METRICS, run_folder.EVENTS, run_folder.ANOMALIES, run_folder.ALARMS)
 _FILES = frozenset((SUMMARY, LOCK, run_folder.CONFIG, *LOGS))
 _FOLDERS = {"checkpoints": COMMIT, "evaluations": "metrics.json"}
-_STEP = re.compile(r"(evaluations)/step_(\d+)/[^/]+")
-_COMMIT = re.compile(r"(checkpoints)/step_(\d{8,})/[^/]+")
+_STEP_PATHS = {
+    "checkpoints": re.compile(r"checkpoints/step_(\d{8,})/[^/]+"),
+    "evaluations": re.compile(r"evaluations/step_(\d+)/[^/]+"),
+}
 _SHOWN_SCORES = ("auroc",)
 """Macro scores that a list shows."""
 # A run and a `retfound watch` write it without a lock: each writes a whole new file, and each reader compares
@@ -158,11 +160,19 @@ def _config(url: str, stored: RunSummary, mark: FileState | None) -> Row | None:
         return None
 
 
+def _steps(folder: str, paths: Iterable[str]) -> Iterator[tuple[str, int]]:
+    """The paths of files of steps in one of the run's folders, each with its step."""
+    for path in paths:
+        # Most paths are of other folders, and a pattern is slower than a comparison.
+        if path.startswith(folder) and (match := _STEP_PATHS[folder].fullmatch(path)):
+            yield path, int(match[1])
+
+
 def _commits(
     url: str, stored: Sequence[CommittedStep], marks: Mapping[str, FileState]
 ) -> list[CommittedStep] | None:
     """Every commit in the run's folder, read only where its file has changed; None where one is damaged."""
-    current = {int(m[2]): mark for path, mark in marks.items() if (m := _COMMIT.fullmatch(path))}
+    current = {step: marks[path] for path, step in _steps("checkpoints", marks)}
     known = {commit.step: commit for commit in stored if current.get(commit.step) == commit.mark}
     try:
         new = checkpoint_folder.read_commits(url, sorted(current.keys() - known.keys()), tolerated=())
@@ -179,6 +189,8 @@ def _up_to_date(url: str, stored: RunSummary, marks: Mapping[str, FileState]) ->
 
     None where a log is not the one that was read before, or anything is damaged.
     """
+    if _known_marks(stored) == {path: mark for path, mark in marks.items() if path not in (SUMMARY, LOCK)}:
+        return stored if stored.locked == (LOCK in marks) else replace(stored, locked=LOCK in marks)
     config = _config(url, stored, marks.get(run_folder.CONFIG))
     scores, commits = _scores(url, stored.scores, marks), _commits(url, stored.commits, marks)
     if config is None or scores is None or commits is None:
@@ -200,6 +212,17 @@ def _up_to_date(url: str, stored: RunSummary, marks: Mapping[str, FileState]) ->
         scores=scores,
         locked=LOCK in marks,
     )
+
+
+def _known_marks(stored: RunSummary) -> dict[str, FileState]:
+    """The states of all files that a summary was made from, by path."""
+    logs = {name: FileState(read.bytes, read.tag) for name, read in stored.read.items() if read.tag}
+    commits = {
+        f"{checkpoint_folder.checkpoint_url('', commit.step)}/{COMMIT}": commit.mark
+        for commit in stored.commits
+    }
+    scores = {path: scored.mark for path, scored in stored.scores.items()}
+    return {run_folder.CONFIG: stored.config_mark, **logs, **commits, **scores}
 
 
 def _read_added(
@@ -254,16 +277,15 @@ def _scores(
     """Every evaluation in the run's folder, read only where its file has changed; None where one is
     damaged."""
     scores = {}
-    for path, mark in marks.items():
-        if not (step := _STEP.fullmatch(path)):
-            continue
+    for path, step in _steps("evaluations", marks):
+        mark = marks[path]
         if (known := stored.get(path)) is not None and known.mark == mark:
             scores[path] = known
             continue
         try:
             macro = json_reader.read(storage.join(url, path), score_files.ScoreFile, "")["macro"]
             scores[path] = ScoredEvaluation(
-                int(step[2]), mark, {name: _number(macro.get(name)) for name in _SHOWN_SCORES}
+                step, mark, {name: _number(macro.get(name)) for name in _SHOWN_SCORES}
             )
         except (StorageError, RecordError):
             return None

@@ -174,6 +174,40 @@ class EvaluationFile(TypedDict):
 
 
 @_ALLOW_EXTRA_KEYS
+class TaskNote(TypedDict):
+    """The key of metrics.json that only tasks other than one class of several have."""
+
+    task: NotRequired[Tree]
+
+
+@_ALLOW_EXTRA_KEYS
+class TaskSeedRow(TypedDict):
+    """The result of one seed of a task."""
+
+    seed: int
+    epoch: Count
+    scores: Table
+
+
+@_ALLOW_EXTRA_KEYS
+class TaskFile(TypedDict):
+    """metrics.json of a task other than one class of several."""
+
+    task: Tree
+    scores: Table
+    ci95: dict[str, Span | None]
+    per_target: dict[str, Tree]
+    seeds: Annotated[list[int], Field(min_length=1)]
+    bootstrap: Bootstrap
+    checkpoint: WeightsNote
+    data: SetNote
+    config: Tree
+    per_seed: list[TaskSeedRow]
+    split: SplitNote
+    versions: dict[str, str]
+
+
+@_ALLOW_EXTRA_KEYS
 class EpochRow(TypedDict):
     """A line of history.jsonl. None: the value was not finite, or there was no validation part."""
 

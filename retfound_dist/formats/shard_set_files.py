@@ -138,6 +138,8 @@ class SampleFields(TypedDict):
     group: NotRequired[str | int | None]
     source: NotRequired[str | None]
     split: NotRequired[str | None]
+    eye: NotRequired[str | None]
+    slice: NotRequired[int | None]
 
 
 class PackedFields(SampleFields):

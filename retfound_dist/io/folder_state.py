@@ -52,7 +52,7 @@ def _local_states(
                 # One stat instead of a listing: a checkpoint's folder has files of every rank.
                 path = f"{name}/{subfolder_files[entry.name]}"
                 try:
-                    yield f"{entry.name}/{path}", _state_of(os.stat(os.path.join(entry.path, path)))
+                    yield f"{entry.name}/{path}", _state_of(os.stat(f"{entry.path}/{path}"))
                 # A running job may remove an old checkpoint between the listing and the stat.
                 except (FileNotFoundError, NotADirectoryError):
                     continue

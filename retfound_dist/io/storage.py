@@ -163,8 +163,9 @@ def is_folder(url: str) -> bool:
 
 def read_bytes(url: str) -> bytes:
     """The whole content of a file."""
-    with open_read(url) as file, storage_errors(url, "read"):
-        return bytes(file.read())
+    store, path = _store_of(url)
+    with storage_errors(url, "read"):
+        return store.read(path)
 
 
 def read_ends(url: str, count: int) -> bytes:
@@ -209,7 +210,7 @@ def write_bytes(url: str, data: bytes) -> None:
 
 
 def write_text(url: str, text: str) -> None:
-    """Write a whole UTF-8 text file. Secrets in URLs and error messages are masked."""
+    """Write a whole UTF-8 text file. Secrets are masked; bytes of a name that are not UTF-8 are escaped."""
     write_bytes(url, _masked(text))
 
 
@@ -224,7 +225,7 @@ def json_bytes(value: Any) -> bytes:
 
 
 def _masked(text: str) -> bytes:
-    return urls.mask(text, min_length=urls.MIN_SECRET_LENGTH_IN_FILES).encode()
+    return urls.mask(text, min_length=urls.MIN_SECRET_LENGTH_IN_FILES).encode(errors="backslashreplace")
 
 
 def draft_path(url: str, scratch: str) -> str:

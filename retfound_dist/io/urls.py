@@ -29,7 +29,8 @@ def is_local(url: str) -> bool:
 
 def scheme_of(url: str) -> str:
     """`file`, `s3`, `memory`, ... in small letters."""
-    match = _SCHEME.match(url)
+    # Without a pattern for plain paths: a long list of runs asks a hundred thousand times.
+    match = _SCHEME.match(url) if "://" in url else None
     return match[1].lower() if match else "file"
 
 
@@ -38,6 +39,10 @@ def local_path(url: str) -> str:
     check_spelling(url)
     if not is_local(url):
         raise StorageError(f"{url} is not a local path: give a path on this machine")
+    return _without_file_scheme(url)
+
+
+def _without_file_scheme(url: str) -> str:
     # No shell expands `~` in a value of a TOML file.
     return os.path.expanduser(url[len("file://") :] if _SCHEME.match(url) else url)
 
@@ -72,10 +77,10 @@ def key_of(url: str) -> str:
 
 
 def store_path(url: str) -> str:
-    """The path of a URL in its store: exactly the key as it is written."""
+    """The path of a URL in its store: exactly the key as it is written. Its spelling is not checked."""
     scheme = scheme_of(url)
     if scheme == "file":
-        return os.path.abspath(local_path(url))
+        return os.path.abspath(_without_file_scheme(url))
     rest = _without_scheme(url).rstrip("/")
     return "/" + rest.lstrip("/") if scheme == "memory" else f"{scheme}://{rest}"
 
@@ -88,7 +93,7 @@ def check_spelling(url: str) -> None:
         raise StorageError(f"{url!r} contains a zero byte, which no file name can have: give another path")
     # `s3:/bucket` is a valid local path too. A run would then write to a folder named `s3:` on the disk.
     misspelt, scheme = _MISSPELT_URL.match(url), scheme_of(url)
-    if _USER.search(url) or (scheme == "s3" and "@" in bucket_of(url)):
+    if ("://" in url and _USER.search(url)) or (scheme == "s3" and "@" in bucket_of(url)):
         raise StorageError(
             f"{mask(url)} contains credentials: remove them from the URL and set them in the environment "
             "(AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile); "

@@ -61,7 +61,7 @@ def difference_from(url: str, expected: FileInfo) -> str:
 
     Raises StorageError where it cannot be read.
     """
-    return _read_until_sure(lambda: read_info(url), expected)
+    return _confirmed_difference(lambda: read_info(url), expected)
 
 
 def fetch(url: str, target: str, expected: FileInfo) -> str:
@@ -69,7 +69,7 @@ def fetch(url: str, target: str, expected: FileInfo) -> str:
 
     Raises StorageError where it cannot be read, or where this machine's disk is full.
     """
-    return _read_until_sure(lambda: _download_hashed(url, target), expected)
+    return _confirmed_difference(lambda: _download_hashed(url, target), expected)
 
 
 def upload_verified(path: str, url: str) -> FileInfo:
@@ -118,8 +118,14 @@ def write(url: str, data: bytes) -> None:
     raise StorageError(f"{url} arrived damaged; check the network and the store")
 
 
-def _read_until_sure(read: Callable[[], FileInfo], expected: FileInfo) -> str:
-    """Read again until a reading is as expected or two agree. Returns the difference, or empty."""
+def _confirmed_difference(read: Callable[[], FileInfo], expected: FileInfo) -> str:
+    """Why a file differs from `expected`; empty where one reading of it is as expected.
+
+    `read` reads the whole file. One bad reading proves nothing, so the file is read at least `MIN_READINGS`
+    times, until two readings in a row agree, and at most `MAX_READINGS` times. Raises the StorageError of
+    `read`, except for a missing file, which is a difference.
+    """
+    # None: the file was missing.
     readings: list[FileInfo | None] = []
     while len(readings) < MIN_READINGS or (readings[-1] != readings[-2] and len(readings) < MAX_READINGS):
         if readings:

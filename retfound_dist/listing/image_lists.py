@@ -22,7 +22,7 @@ from typing import Any
 from retfound_dist.errors import DataError
 from retfound_dist.formats.shard_set import SPLITS
 from retfound_dist.io import storage
-from retfound_dist.listing.list_columns import FIELDS, SPLIT_FILE, find_columns, known_counter
+from retfound_dist.listing.list_columns import FIELDS, SPLIT_FILE, Columns, find_columns, known_counter
 from retfound_dist.listing.table_files import Table, check_size, parse_table
 
 LISTINGS = (".csv", ".tsv", ".xlsx")
@@ -59,6 +59,8 @@ class Row:
     slice: int | None = None
     split: str | None = None
     """`train`, `val` or `test`."""
+    requested: tuple[str | None, ...] = ()
+    """Cells of the columns that `read_listing` was asked for."""
 
 
 @dataclass(frozen=True)
@@ -111,8 +113,11 @@ def unread_tables_note(folder: str) -> tuple[str, ...]:
     )
 
 
-def read_listing(path: str, required: Sequence[str] = ("file",)) -> ImageList:
-    """Read a list; DataError names the column, the encoding or the line that is wrong."""
+def read_listing(path: str, required: Sequence[str] = ("file",), requested: Sequence[str] = ()) -> ImageList:
+    """Read a list; DataError names the column, the encoding or the line that is wrong.
+
+    `requested`: titles of further columns, whose cells become `Row.requested`.
+    """
     name = os.path.basename(path)
     try:
         with open(path, "rb") as stream:
@@ -123,8 +128,8 @@ def read_listing(path: str, required: Sequence[str] = ("file",)) -> ImageList:
     # Before the columns are looked for: a list without a header would be refused for a column called
     # `A/0.jpg`.
     _check_header(table)
-    columns = find_columns(table, FIELDS, required, HEADER_EXAMPLE)
-    rows = _parse_rows(table, columns.positions, os.path.realpath(os.path.dirname(path)))
+    columns = find_columns(table, FIELDS, required, HEADER_EXAMPLE, requested)
+    rows = _parse_rows(table, columns, os.path.realpath(os.path.dirname(path)))
     rows, spelling_notes = _join_row_spellings(rows)
     summary = f"{name}: {columns.summary}"
     sheets = (note.replace(path, name) for note in table.notes)
@@ -133,10 +138,10 @@ def read_listing(path: str, required: Sequence[str] = ("file",)) -> ImageList:
     )
 
 
-def _parse_rows(table: Table, column_of_field: Mapping[str, int], list_folder: str) -> dict[str, Row]:
+def _parse_rows(table: Table, columns: Columns, list_folder: str) -> dict[str, Row]:
     """Rows by path; DataError names the line of a wrong row. `list_folder`: its real path."""
-    file_column = column_of_field["file"]
-    other_columns = {field: column for field, column in column_of_field.items() if field != "file"}
+    file_column = columns.positions["file"]
+    other_columns = {field: column for field, column in columns.positions.items() if field != "file"}
     rows: dict[str, Row] = {}
     for line, cells in table.checked_rows():
         if not cells[file_column]:
@@ -147,8 +152,12 @@ def _parse_rows(table: Table, column_of_field: Mapping[str, int], list_folder: s
                 raise ValueError(f"{file} is listed twice (line {rows[file].line}); keep one line a file")
             values = {field: _cell_value(field, cells[column]) for field, column in other_columns.items()}
             rows[file] = Row(line, **values)
+            # Not for every row of every list: lists have millions of rows.
+            if columns.requested:
+                cells_requested = (_cell_value("requested", cells[column]) for column in columns.requested)
+                rows[file] = replace(rows[file], requested=tuple(cells_requested))
         except ValueError as error:
-            raise DataError(f"{table.name} line {line}: {error}") from None
+            raise _cell_error(table, columns, line, cells, error) from None
     return rows
 
 
@@ -161,9 +170,48 @@ def read_split_file(url: str) -> Iterator[tuple[int, str, str]]:
         yield line, cells[columns.positions["key"]], cells[columns.positions["part"]]
 
 
+def read_fields(
+    path: str, required: Sequence[str], example: str
+) -> tuple[str, Iterator[tuple[int, dict[str, Any]]]]:
+    """(name, (line, field -> value) of each row) of a table of other things than files.
+
+    DataError where a `required` column is missing or a cell is wrong. `example`: a good header, for messages.
+    """
+    if not os.path.isfile(path):
+        raise DataError(f"{path} does not exist, or is not a file: give a table such as {example}")
+    check_size(storage.size(path), path)
+    table = parse_table(storage.read_bytes(path), path, known_counter(FIELDS))
+    columns = find_columns(table, FIELDS, required, example)
+
+    def rows() -> Iterator[tuple[int, dict[str, Any]]]:
+        for line, cells in table.checked_rows():
+            try:
+                yield line, {name: _cell_value(name, cells[at]) for name, at in columns.positions.items()}
+            except ValueError as error:
+                raise _cell_error(table, columns, line, cells, error) from None
+
+    return os.path.basename(path), rows()
+
+
 def is_known(text: str | None) -> bool:
     """Whether a cell or a device's field names a patient; `unknown`, `NA` and `-` do not."""
     return text is not None and " ".join(text.split()).casefold() not in UNKNOWN_NAMES
+
+
+class _FailedFormula(ValueError):
+    """A cell of a spreadsheet whose formula gave no value."""
+
+
+def _cell_error(
+    table: Table, columns: Columns, line: int, cells: Sequence[str], error: ValueError
+) -> DataError:
+    """The error of a wrong cell. That of a formula names the column as the list does."""
+    if not isinstance(error, _FailedFormula):
+        return DataError(f"{table.name} line {line}: {error}")
+    read = (*columns.positions.values(), *columns.requested)
+    title = next(table.header[column] for column in read if cells[column] == str(error))
+    what = f"the column {title!r} has {error}, a formula that failed"
+    return DataError(f"{table.name} line {line}: {what}: correct this cell")
 
 
 def _check_header(table: Table) -> None:
@@ -183,7 +231,7 @@ def _check_header(table: Table) -> None:
 
 def _file_path(text: str, list_folder: str) -> str:
     if _ERROR_CELL.fullmatch(text):
-        raise ValueError(f"file is {text}: correct this cell")
+        raise _FailedFormula(text)
     # Lists made on Windows. No file of a data set has a backslash in its name on purpose.
     path = os.path.normpath(text.replace("\\", "/"))
     if os.path.isabs(path):
@@ -200,7 +248,7 @@ def _file_path(text: str, list_folder: str) -> str:
 def _cell_value(field: str, text: str) -> Any:
     """The value of a cell, the same object for the same text; ValueError says what is wrong with it."""
     if _ERROR_CELL.fullmatch(text):
-        raise ValueError(f"{field} is {text}: correct this cell")
+        raise _FailedFormula(text)
     if field == "label":
         return _clean_text(text) or None
     if field in ("patient", "volume") and _SHORTENED_NUMBER.fullmatch(text):

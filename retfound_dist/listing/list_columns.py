@@ -75,14 +75,23 @@ class Columns:
     """Field -> number of its column, from 0."""
     summary: str
     """`file <- 'Filename', label <- 'class'; not used: 'age'`."""
+    requested: tuple[int, ...] = ()
+    """Numbers of the columns that a setting named, in its order."""
 
 
-def find_columns(table: Table, fields: Mapping[str, str], required: Sequence[str], example: str) -> Columns:
-    """Find the columns of `fields` in a table.
+def find_columns(
+    table: Table,
+    fields: Mapping[str, str],
+    required: Sequence[str],
+    example: str,
+    requested: Sequence[str] = (),
+) -> Columns:
+    """Find the columns of `fields` in a table, and those that a setting named (`requested`).
 
-    DataError where one of the `required` fields is missing, or where a column is doubtful or there twice.
-    `example`: a good header, for messages.
+    DataError where one of the `required` fields or a requested column is missing, or where a column is
+    doubtful or there twice. `example`: a good header, for messages.
     """
+    requested_positions = tuple(_requested_column(table, title) for title in requested)
     names = {plain: field for field, plains in fields.items() for plain in plains.split()}
     positions: dict[str, int] = {}
     unused = []
@@ -101,11 +110,31 @@ def find_columns(table: Table, fields: Mapping[str, str], required: Sequence[str
     if missing:
         raise DataError(_missing_message(table, missing, positions, fields, example))
     # After all columns are known: `case_id` is harmless where another column is the patient.
+    unused = [column for column in unused if column not in requested_positions]
     for column in unused:
         _check_doubtful(table, column, positions, fields)
-    used_text = ", ".join(f"{field} <- {table.header[column]!r}" for field, column in positions.items())
+    used = [f"{field} <- {table.header[column]!r}" for field, column in positions.items()]
+    used += [repr(table.header[column]) for column in requested_positions if column not in positions.values()]
+    used_text = ", ".join(used)
     others = [_with_nearest(table.header[column], names) for column in unused if table.header[column]]
-    return Columns(positions, used_text + (f"; not used: {', '.join(others)}" if others else ""))
+    return Columns(
+        positions, used_text + (f"; not used: {', '.join(others)}" if others else ""), requested_positions
+    )
+
+
+def _requested_column(table: Table, name: str) -> int:
+    """The number of the column with this title, whatever its case and punctuation; DataError for none."""
+    titles = list(table.header)
+    if name in titles:
+        return titles.index(name)
+    plain = [normalized_name(title) for title in titles]
+    if normalized_name(name) in plain:
+        return plain.index(normalized_name(name))
+    nearest = difflib.get_close_matches(normalized_name(name), plain, 1, 0.6)
+    hint = f": did you mean {titles[plain.index(nearest[0])]!r}?" if nearest else ": add it, or leave it out"
+    raise DataError(
+        f"{table.name} has no column {name!r} (it has {', '.join(repr(title) for title in titles)}){hint}"
+    )
 
 
 def known_counter(fields: Mapping[str, str]) -> CountKnownNames:

@@ -13,6 +13,7 @@ import codecs
 import csv
 import datetime
 import io
+import math
 import os
 import re
 import unicodedata
@@ -106,10 +107,15 @@ def check_size(size: int, name: str) -> None:
 def _list_size_limit() -> float:
     """The largest size of a list in bytes; the user may set another one in the environment."""
     text = os.environ.get(LIMIT_KEY, "")
-    try:
-        return 1e9 * (float(text) if text else LIMIT_GB)
-    except ValueError:
-        raise ConfigError(f"{LIMIT_KEY}={text} is not a number: give gigabytes, as {LIMIT_GB:g}") from None
+    limit_gb = LIMIT_GB
+    if text:
+        try:
+            limit_gb = float(text)
+        except ValueError:
+            limit_gb = math.nan
+    if not 0 < limit_gb < math.inf:
+        raise ConfigError(f"{LIMIT_KEY}={text} is not a number above 0: give gigabytes, as {LIMIT_GB:g}")
+    return 1e9 * limit_gb
 
 
 def parse_table(data: bytes, name: str, count_known: CountKnownNames = lambda cells: 0) -> Table:
@@ -128,43 +134,46 @@ def parse_table(data: bytes, name: str, count_known: CountKnownNames = lambda ce
 
 def _decode_table(data: bytes, name: str) -> str:
     """The text of a table in UTF-8 or UTF-16; DataError where it is neither."""
-    for mark, encoding in _BOMS:
-        if data.startswith(mark):
-            return _decode_strictly(data[len(mark) :], encoding, name)
+    for byte_order_mark, encoding in _BOMS:
+        if data.startswith(byte_order_mark):
+            return _decode_strictly(data[len(byte_order_mark) :], encoding, name)
     head = data[:2000]
-    # UTF-16 without a mark: nearly every second byte is 0, for headers are mostly ASCII.
+    # UTF-16 without a mark: nearly every second byte is 0, because headers are mostly ASCII.
     if 0 in head:
-        for encoding, place in (("utf-16-le", 1), ("utf-16-be", 0)):
-            if head[place::2].count(0) > 0.8 * len(head[place::2]) and 0 not in head[1 - place :: 2]:
+        for encoding, zeros_at in (("utf-16-le", 1), ("utf-16-be", 0)):
+            high_bytes, low_bytes = head[zeros_at::2], head[1 - zeros_at :: 2]
+            if high_bytes.count(0) > 0.8 * len(high_bytes) and 0 not in low_bytes:
                 return _decode_strictly(data, encoding, name)
         raise DataError(f"{name} is not a text file (it has zero bytes): save the list as CSV UTF-8 or .xlsx")
     return _decode_strictly(data, "utf-8", name)
 
 
 def _decode_strictly(data: bytes, encoding: str, name: str) -> str:
+    """The text of the bytes; DataError names the line of a byte that is not in this encoding."""
     try:
         return data.decode(encoding)
     except UnicodeDecodeError as error:
-        before = data[: error.start].decode(encoding, errors="replace")
-        line = 1 + len(re.findall(r"\r\n|\r|\n", before))
-        shown = data[error.start : error.start + 1]
-        guess = shown.decode("cp1252", errors="replace")
+        text_before = data[: error.start].decode(encoding, errors="replace")
+        line = 1 + len(re.findall(r"\r\n|\r|\n", text_before))
+        bad_byte = data[error.start : error.start + 1]
+        guess = bad_byte.decode("cp1252", errors="replace")
         hint = f"; in Latin-1 it is {guess!r}" if encoding == "utf-8" and guess.isprintable() else ""
         raise DataError(
-            f"{name} line {line} is not {encoding.upper()} (byte 0x{shown.hex().upper()}{hint}): "
+            f"{name} line {line} is not {encoding.upper()} (byte 0x{bad_byte.hex().upper()}{hint}): "
             "save the list as CSV UTF-8 or as .xlsx"
         ) from error
 
 
 def _parse_text(text: str, name: str, count_known: CountKnownNames) -> Table:
-    skipped = 0
+    """The table in delimited text; DataError names the line that is not CSV."""
+    skipped_lines = 0
     # Excel writes and reads such a first line; it is no row of the table.
-    hint = re.match(r"\s*sep=(.)\r?\n", text)
-    if hint:
-        delimiter, skipped, text = hint[1], 1, text[hint.end() :]
+    delimiter_line = re.match(r"\s*sep=(.)\r?\n", text)
+    if delimiter_line:
+        delimiter, skipped_lines, text = delimiter_line[1], 1, text[delimiter_line.end() :]
     else:
         delimiter = _delimiter(text, count_known)
-    rows = _TextRows(text, delimiter, skipped, name)
+    rows = _TextRows(text, delimiter, skipped_lines, name)
     _, header = next(iter(rows), (0, ()))
     # One pass over the whole text, so that a row that is not CSV is an error here and not in the middle of
     # packing.
@@ -219,6 +228,7 @@ def _filled_width(cells: Cells) -> int:
 
 
 def _reader(text: str, delimiter: str, strict: bool = True) -> Any:
+    """A `csv.reader` of the text. Not `strict`: it guesses at wrong quotes instead of raising csv.Error."""
     # Not io.StringIO: it copies the text at four bytes a letter. Not str.splitlines: it also breaks lines at
     # form feeds and at Unicode's separators, which may stand within a cell.
     lines = (match[0] for match in _LINE.finditer(text))
@@ -230,6 +240,7 @@ def _delimiter(text: str, count_known: CountKnownNames) -> str:
     # Not csv.Sniffer: it guesses by letter frequencies and takes a comma inside names for the delimiter.
 
     def merit(delimiter: str) -> tuple[int, float, int]:
+        """Known columns, share of rows as wide as the first, width: the largest tuple is the best."""
         rows = []
         try:
             for row in _reader(text, delimiter, strict=False):
@@ -243,8 +254,9 @@ def _delimiter(text: str, count_known: CountKnownNames) -> str:
         if not rows:
             return 0, 0.0, 0
         width = len(rows[0])
-        agreeing = sum(len(row) == width for row in rows) / len(rows)
-        return count_known(rows[0]), agreeing if width > 1 else 0.0, width
+        share_as_wide = sum(len(row) == width for row in rows) / len(rows)
+        # Every delimiter that does not occur gives one column in all rows.
+        return count_known(rows[0]), share_as_wide if width > 1 else 0.0, width
 
     return max(DELIMITERS, key=merit)
 
@@ -252,12 +264,13 @@ def _delimiter(text: str, count_known: CountKnownNames) -> str:
 def _make_table(name: str, rows: Sequence[tuple[int, Cells]], notes: tuple[str, ...] = ()) -> Table:
     """A table whose first row is the header; empty columns at its right end are left out."""
     header = rows[0][1] if rows else ()
-    while header and not header[-1] and all(not any(c[len(header) - 1 :]) for _, c in rows[1:]):
+    while header and not header[-1] and all(not any(cells[len(header) - 1 :]) for _, cells in rows[1:]):
         header = header[:-1]
     return Table(name, header, tuple(rows[1:]), notes)
 
 
 def _parse_xlsx(data: bytes, name: str, count_known: CountKnownNames) -> Table:
+    """The table in an .xlsx workbook; DataError where it is damaged or too large once unpacked."""
     try:
         # The sizes in the directory of the archive, before anything is unpacked: a zip bomb is small.
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
@@ -308,6 +321,10 @@ def _read_sheets(data: bytes, name: str) -> dict[str, list[tuple[int, Cells]]]:
 def _choose_sheet(
     sheets: dict[str, list[tuple[int, Cells]]], name: str, count_known: CountKnownNames
 ) -> tuple[list[tuple[int, Cells]], tuple[str, ...]]:
+    """The rows of the only sheet with known columns, else of the first sheet, and a note about the others.
+
+    `sheets`: title -> (line, cells) of its rows. DataError where several sheets have known columns.
+    """
     if not sheets:
         return [], ()
     known = [title for title, rows in sheets.items() if count_known(rows[0][1])]
@@ -334,5 +351,6 @@ def _cell(cell: object) -> str:
 
 
 def _shortened(cells: Sequence[str]) -> str:
+    """The cells of a row for a message, at most 100 characters."""
     text = ", ".join(repr(cell) for cell in cells)
     return text if len(text) <= 100 else text[:97] + "..."

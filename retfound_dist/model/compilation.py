@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import sysconfig
 from typing import Literal
 
 import torch
@@ -12,13 +14,15 @@ from retfound_dist.errors import ConfigError
 
 # Triton compiles a launcher for each kernel with a C compiler, when the kernel is first used.
 COMPILERS = ("cc", "gcc", "clang")
+PYTHON_HEADER = os.path.join(sysconfig.get_paths()["include"], "Python.h")
+"""Triton's launchers include it. Debian's python3 is without it."""
 
 
 def should_compile(setting: bool | Literal["auto"], device: torch.device, zero_stage: int) -> bool:
     """Whether to compile, from `train.compile`; ConfigError if it is `true` and compiling is impossible.
 
-    `auto` compiles on GPUs if there is a C compiler. ZeRO 3 gathers weights layer by layer in the forward
-    pass, which is impossible within one graph.
+    `auto` compiles on GPUs if there are a C compiler and Python's headers. ZeRO 3 gathers weights layer by
+    layer in the forward pass, which is impossible within one graph.
     """
     # On CPUs `auto` means no: compiling took 50 s, and the speed changed by -6 % to +14 % (docs/model.md).
     if setting is False or (setting == "auto" and device.type != "cuda"):
@@ -28,6 +32,11 @@ def should_compile(setting: bool | Literal["auto"], device: torch.device, zero_s
         fault = "ZeRO 3 cannot be compiled: set train.zero_stage=2, or train.compile=false"
     elif not any(map(shutil.which, COMPILERS)):
         fault = f"none of {', '.join(COMPILERS)} is on PATH: install a C compiler, or set train.compile=false"
+    elif not os.path.exists(PYTHON_HEADER):
+        fault = (
+            f"{PYTHON_HEADER} does not exist: install Python's headers (Debian: python3-dev), "
+            "or set train.compile=false"
+        )
     if fault and setting is True:
         raise ConfigError(f"train.compile=true: {fault}")
     return not fault

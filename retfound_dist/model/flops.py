@@ -7,6 +7,7 @@ import time
 import torch
 
 from retfound_dist.estimate import model_shapes
+from retfound_dist.model.devices import wait_for_device
 from retfound_dist.model.mae import MaskedAutoencoder
 
 
@@ -28,15 +29,10 @@ def matrix_rate(device: torch.device, dtype: torch.dtype, size: int = 0) -> floa
     best = float("inf")
     # Six, because the first call also selects and loads the kernel, and is never the fastest.
     for _ in range(6):
-        _wait(device)
+        wait_for_device(device)
         # GPUs run asynchronously: without waiting, only the launch would be measured.
         begun = time.perf_counter()
         a @ b
-        _wait(device)
+        wait_for_device(device)
         best = min(best, time.perf_counter() - begun)
     return 2 * n**3 / best
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

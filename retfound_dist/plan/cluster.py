@@ -14,6 +14,9 @@ from retfound_dist.runtime.world import whole_number
 
 ASSUMED_EFFICIENCY = 0.35
 """Assumed share of the datasheet's bf16 rate that training reaches."""
+LOW_EFFICIENCY = 0.11
+"""The share that a published training of a ViT-L reached: MAE's on V100, 106 images/s a GPU. Others reached
+17 % (DINOv3 on H100) and 1.3 % (RETFound on A100). So until a rate is measured, a plan gives two times."""
 LINK_EFFICIENCY = 0.8
 """Assumed share of a link's rate that NCCL reaches."""
 INSIDE_LATENCY, OUTSIDE_LATENCY = 3e-6, 10e-6
@@ -57,6 +60,25 @@ DEVICES = (
     Device("A6000-48GB", 155e12, 48, 0.768e12, 32e9, "NVIDIA Ampere GA102 whitepaper, RTX A6000"),
 )
 """The known devices. Where only a memory size is given, the first device of the nearest size is taken."""
+
+
+def known_device(name: str) -> Device | None:
+    """The datasheet of a GPU, by torch's name of it (`NVIDIA H100 80GB HBM3`); None of an unknown one."""
+    plain = name.replace(" ", "").lower()
+    # The longest name: an L40S is no L4.
+    matching = [device for device in DEVICES if _model_name(device.name) in plain]
+    return max(matching, key=lambda device: len(_model_name(device.name)), default=None)
+
+
+def is_same_model(name: str, device: str) -> bool:
+    """Whether torch's name of a GPU is of the model of `device` (a name in `DEVICES`), with any memory."""
+    known = known_device(name)
+    return known is not None and _model_name(known.name) == _model_name(device)
+
+
+def _model_name(device: str) -> str:
+    """`A100-80GB` -> `a100`."""
+    return device.split("-")[0].lower()
 
 
 @dataclass(frozen=True)

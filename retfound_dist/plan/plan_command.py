@@ -16,9 +16,9 @@ from retfound_dist.estimate.save_time import scancel_grace
 from retfound_dist.formats import url_kinds
 from retfound_dist.formats.shard_set import MANIFEST, Manifest, read_manifest
 from retfound_dist.io import storage
-from retfound_dist.plan.cluster import ClusterFlags, find_cluster
+from retfound_dist.plan.cluster import LOW_EFFICIENCY, ClusterFlags, find_cluster
 from retfound_dist.plan.data_facts import DataFacts, assumed_data, packed_data
-from retfound_dist.plan.measured_rates import measured_rate, read_results
+from retfound_dist.plan.measured_rates import measured_rate, read_measured, read_results
 from retfound_dist.plan.recipe_check.findings import LEVELS, Finding
 from retfound_dist.plan.recipe_check.recipe_check import check
 from retfound_dist.plan.run_plan import DECODED_PER_CORE, RunPlan, has_serious, plan_run, recipe_facts
@@ -47,9 +47,12 @@ def plan_command(
     data = _data_facts(config, samples, image_kb)
     cluster = find_cluster(flags, os.environ)
     results, faults = read_results()
-    for fault in faults:
+    measured, measured_faults = read_measured(config.run.url)
+    for fault in [*faults, *measured_faults]:
         print(fault, file=sys.stderr)
-    rate = measured_rate(results, cluster.device.name, config.model.name)
+    # The doctor's own: it measured the very machines. Benchmarks may be of another cluster.
+    rate = measured_rate(measured, cluster.device.name, config.model.name)
+    rate = rate or measured_rate(results, cluster.device.name, config.model.name)
     plan = plan_run(config, data, cluster, rate, within_hours, scancel_grace(os.environ))
     if as_json:
         print(json.dumps(to_tree(plan), indent=1))
@@ -92,7 +95,7 @@ def _data_facts(config: PretrainConfig, samples: int, image_kb: float) -> DataFa
 
 
 def to_tree(plan: RunPlan) -> dict[str, Any]:
-    """The plan as plain values, for JSON."""
+    """The plan as plain values, for JSON. Units are in the names: bytes, `_s` seconds, `_gb` 1e9 bytes."""
     cluster, speed, saves, reads = plan.cluster, plan.speed, plan.checkpoints, plan.node_reads
     return {
         "cluster": {
@@ -141,6 +144,7 @@ def to_tree(plan: RunPlan) -> dict[str, Any]:
             "images_per_s": speed.images_per_s,
             "step_s": speed.step_s,
             "hours": plan.hours,
+            "hours_at_low_rate": plan.slow_hours,
             "gpu_hours": plan.gpu_hours,
             "decoding_cores_per_node": speed.images_per_s / DECODED_PER_CORE / cluster.nodes,
             "source": speed.source,
@@ -204,6 +208,11 @@ def plan_lines(plan: RunPlan, config: PretrainConfig, path: str) -> Iterator[str
     yield f"               rate of one GPU: {speed.source}"
     hours = duration(plan.hours * 3600)
     yield f"  time         {hours}, {plan.gpu_hours:,.4g} GPU-hours, without interruptions"
+    if plan.slow_hours is not None:
+        yield (
+            f"               up to {duration(plan.slow_hours * 3600)}, "
+            f"{plan.slow_hours * cluster.ranks:,.4g} GPU-hours, at {LOW_EFFICIENCY:.0%} as MAE on V100"
+        )
     yield (
         f"  checkpoints  {saves.count:,}, one every {duration(saves.interval_s)}: weights "
         f"{size(saves.weights_bytes)}, state {size(saves.state_bytes)};"
@@ -218,6 +227,7 @@ def plan_lines(plan: RunPlan, config: PretrainConfig, path: str) -> Iterator[str
 
 
 def _store_lines(plan: RunPlan) -> Iterator[str]:
+    """How much a node reads from S3, and how large its cache should be."""
     reads, speed = plan.node_reads, plan.speed
     if not plan.data.remote:
         yield "  S3           not used: the shards are local, and need no cache"
@@ -233,6 +243,7 @@ def _store_lines(plan: RunPlan) -> Iterator[str]:
 
 
 def _memory_lines(plan: RunPlan) -> Iterator[str]:
+    """A table of the predicted GPU memory: a line for each ZeRO stage, a column for each use."""
     yield f"  memory       predicted for each GPU of {plan.cluster.device.memory_gb:g} GB, in GB"
     heads = ("", "weights", "gradients", "AdamW", "activations", "other", "total", "", "max")
     widths = (7, 9, 10, 7, 12, 7, 7, 10, 7)

@@ -11,10 +11,10 @@ from retfound_dist.errors import ConfigError
 from retfound_dist.estimate import model_shapes
 from retfound_dist.estimate.gpu_memory import DeviceMemory, largest_micro_batch, peak_memory
 from retfound_dist.estimate.save_time import Grace, SaveTime, expected_save_time, insufficient_graces
-from retfound_dist.plan.cluster import ASSUMED_EFFICIENCY, LAUNCH_S, OVERLAP, Cluster
+from retfound_dist.plan.cluster import Cluster
 from retfound_dist.plan.data_facts import DataFacts
-from retfound_dist.plan.forecast import PERSISTENCE_THRESHOLD, Shape, Work, forecast
 from retfound_dist.plan.measured_rates import MeasuredRate
+from retfound_dist.plan.predicted_speed import Speed, predict_speed
 from retfound_dist.plan.recipe_check.findings import Facts, Finding
 from retfound_dist.plan.recipe_check.recipe_check import check
 from retfound_dist.plan.store_traffic import NodeReads, node_reads
@@ -34,20 +34,6 @@ class StageMemory:
     fits: bool
     largest_micro_batch: int
     """The most images of a pass that fit, up to a rank's share of a step; 0 where none fits."""
-
-
-@dataclass(frozen=True)
-class Speed:
-    """The predicted speed and its source."""
-
-    step_s: float
-    images_per_s: float
-    images_per_s_needed: float
-    """Rate that finishes within the requested hours."""
-    store_bytes_per_s: float
-    """Bytes per second that each node reads from the store in an epoch without cache."""
-    source: str
-    """Where the rate of one GPU comes from, for a person."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +88,11 @@ class RunPlan:
         return self.steps * self.speed.step_s / 3600
 
     @property
+    def slow_hours(self) -> float | None:
+        """The same at `LOW_EFFICIENCY`; None where the rate of a GPU was measured."""
+        return None if self.speed.slow_step_s is None else self.steps * self.speed.slow_step_s / 3600
+
+    @property
     def gpu_hours(self) -> float:
         """Hours times GPUs."""
         return self.hours * self.cluster.ranks
@@ -138,7 +129,7 @@ def plan_run(
     # 1e-9: rounding can make a whole number a little larger, which would add one step.
     steps = train.steps or max(1, math.ceil(epochs * data.samples / train.global_batch - 1e-9))
     images_per_s_needed = steps * train.global_batch / (within_hours * 3600)
-    speed = _speed(config, data, cluster, batch, stage, reads, rate, images_per_s_needed)
+    speed = predict_speed(config, data, cluster, batch, stage, reads, rate, images_per_s_needed)
     checkpoints = _checkpoints(config, steps, speed.step_s)
     save_time = expected_save_time(
         checkpoints.state_bytes, checkpoints.weights_bytes, cluster.nodes, speed.step_s
@@ -225,51 +216,6 @@ def _stage_memory(
         fits=memory.total <= device_bytes,
         largest_micro_batch=_largest_micro_batch(config, cluster, stage, device_bytes),
     )
-
-
-def _speed(
-    config: PretrainConfig,
-    data: DataFacts,
-    cluster: Cluster,
-    batch: BatchLayout,
-    stage: int,
-    reads: NodeReads,
-    rate: MeasuredRate | None,
-    images_per_s_needed: float,
-) -> Speed:
-    """The step time of `forecast.py`, with the rate of one GPU as measured, else from the datasheet."""
-    model, device = config.model, cluster.device
-    flops = model_shapes.training_flops(model)
-    if config.train.activation_checkpointing:
-        flops = flops * 4 // 3  # each block's forward pass once more
-    sizes = list(model_shapes.parameter_sizes(model))
-    small, element = (
-        sum(n for n in sizes if n <= PERSISTENCE_THRESHOLD),
-        2 if config.train.precision == "bf16" else 4,
-    )
-    work = Work(sum(sizes), flops, batch.global_batch, small, element, data.bytes / data.samples)
-    reached, launch = device.flops * ASSUMED_EFFICIENCY, LAUNCH_S
-    source = f"{ASSUMED_EFFICIENCY:.0%} of {device.flops / 1e12:g} TFLOP/s, assumed ({device.source})"
-    if rate is not None:
-        reached, source = _flops_of_passes(work, cluster, batch, stage, rate), f"measured: {rate.source}"
-        # A measured pass includes its launches, so they cannot take longer than the pass.
-        launch = min(launch, batch.micro * flops / reached)
-    shape = Shape(cluster.ranks, batch.micro, batch.accumulation, stage)
-    step = forecast(work, shape, cluster.machine(reached, launch), OVERLAP, reads.copies)
-    return Speed(step.step_s, step.images_per_s, images_per_s_needed, step.store_rate_needed, source)
-
-
-def _flops_of_passes(
-    work: Work, cluster: Cluster, batch: BatchLayout, stage: int, rate: MeasuredRate
-) -> float:
-    """Operations per second of the passes alone, from the measured rate of whole steps on one device."""
-    one_rank = make_batch_layout(batch.global_batch, 1, batch.micro)
-    shape = Shape(1, one_rank.micro, one_rank.accumulation, stage)
-    one_rank_step = forecast(work, shape, cluster.machine(cluster.device.flops))
-    step_s = work.global_batch / rate.images_per_s
-    # The predicted overhead may exceed that of the measured machine: then half of the step counts as passes.
-    passes_s = max(step_s / 2, step_s - (one_rank_step.step_s - one_rank_step.compute_s))
-    return work.global_batch * work.flops_per_image / passes_s
 
 
 def _checkpoints(config: PretrainConfig, steps: int, step_s: float) -> PlannedCheckpoints:

@@ -12,7 +12,7 @@ from retfound_dist.stream.batch_plan import BatchPlan, make_batch_layout, rank_s
 from retfound_dist.stream.shard_cache import PART_BYTES
 
 STEPS = 256
-"""Most steps that are counted: the first windows of an epoch represent all others."""
+"""Most steps that are counted. Of a longer epoch, the first windows represent all others."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def node_reads(plan: BatchPlan, sizes: Sequence[int], nodes: int, ranks_per_node
 
 
 def _nodes_per_shard(plan: BatchPlan, nodes: int, ranks_per_node: int) -> float:
-    """Number of nodes that read a shard: the mean over the shards of the first steps."""
+    """Number of nodes that read a shard: the mean over the shards of the counted steps."""
     world = nodes * ranks_per_node
     layout = make_batch_layout(plan.global_batch, world, plan.global_batch)
     shards_by_node: list[set[int]] = [set() for _ in range(nodes)]
@@ -54,9 +54,12 @@ def _nodes_per_shard(plan: BatchPlan, nodes: int, ranks_per_node: int) -> float:
 
 
 def _counted_steps(plan: BatchPlan) -> range:
-    """Steps of the first window or windows: at most `STEPS`, evenly spread."""
+    """All steps of a short epoch, else steps of its first windows: at most `STEPS`, evenly spread."""
+    epoch = max(1, plan.samples // plan.global_batch)
+    if epoch <= STEPS:
+        return range(epoch)
     window = plan.window * plan.samples / len(plan.counts)
     last = max(1, math.ceil(window / plan.global_batch))
     last *= max(1, STEPS // 4 // last)
-    last = min(last, max(1, plan.samples // plan.global_batch))
+    last = min(last, epoch)
     return range(0, last, max(1, last // STEPS))

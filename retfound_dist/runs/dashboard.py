@@ -28,7 +28,7 @@ from retfound_dist.io import storage
 from retfound_dist.io.urls import mask
 from retfound_dist.runs.reconstructions import saved_pictures
 from retfound_dist.runs.run_facts import RunFacts, read_run
-from retfound_dist.runs.run_list import check_folder, fault_text, read_all, run_values
+from retfound_dist.runs.run_list import check_folder, fault_text, read_all
 from retfound_dist.runs.run_page import compare_page, index_page, run_id, run_page
 from retfound_dist.runs.run_search import Fault, find_runs
 
@@ -108,7 +108,7 @@ def make_app(
     def runs_json(request: Request) -> Response:
         runs, faults = read_list()
         # Masked, because configs of older versions may hold credentials in URLs.
-        tree = {"runs": [run_values(run) for run in runs], "faults": [str(fault) for fault in faults]}
+        tree = {"runs": [run.list_values for run in runs], "faults": [str(fault) for fault in faults]}
         return JSONResponse(json.loads(mask(json.dumps(tree))), headers=HEADERS)
 
     return Starlette(

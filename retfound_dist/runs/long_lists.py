@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TypeVar
 
 from retfound_dist.io import storage
@@ -43,6 +45,21 @@ def read_each(
         return
     with ThreadPoolExecutor(PARALLEL_READS) as pool:
         yield from with_progress(pool.map(try_read, urls))
+
+
+@contextmanager
+def without_collector() -> Iterator[None]:
+    """In the block Python does not search for cycles of objects.
+
+    Runs have no cycles, and the more of them are in memory, the longer each search takes.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 class DelayedProgress:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, TypeVar
 
 from retfound_dist.errors import ConfigError, RecordError, RetfoundError, StorageError
@@ -131,6 +132,26 @@ class RunFacts:
         """The evaluation with the highest score."""
         known = [score for score in self.scores if score.value() is not None]
         return max(known, key=lambda score: score.value() or 0.0, default=None)
+
+    @cached_property
+    def list_values(self) -> dict[str, Any]:
+        """The run's row in a list of runs, as plain values."""
+        last, best, losses = self.rows[-1] if self.rows else {}, self.best_score, self.held_out_losses
+        return {
+            "url": self.url,
+            "name": self.name,
+            "state": self.state,
+            "step": self.step,
+            "steps": self.total_steps,
+            "loss": last.get("loss_mean") or last.get("loss"),
+            "held_out_loss": losses[-1][1] if losses else None,
+            "images_per_s": last.get("images_per_s"),
+            "world_size": last.get("world_size"),
+            "checkpoint": self.checkpoints[-1] if self.checkpoints else None,
+            "best": {"score": SCORE, "value": best.value(), "step": best.step} if best else None,
+            "alarms": [row["message"] for row in self.alarms],
+            "seen": self.last_activity,
+        }
 
 
 def read_run(url: str) -> RunFacts:

@@ -24,6 +24,7 @@ from retfound_dist.runs.long_lists import (
     plain_line,
     plain_table,
     read_each,
+    without_collector,
 )
 from retfound_dist.runs.run_facts import SCORE, RunFacts, read_run_overview
 from retfound_dist.runs.run_search import Fault, search_runs
@@ -37,11 +38,18 @@ STYLES = {"running": "green", "finished": "bold", "failed": "red", DAMAGED: "red
 def runs_command(url: str, as_json: bool) -> int:
     """`retfound runs`: list them and return 0; StorageError where there is no folder at the URL."""
     check_folder(url)
+    with without_collector():
+        _read_and_print(url, as_json)
+    return 0
+
+
+def _read_and_print(url: str, as_json: bool) -> None:
+    """Read all runs below a URL, and print the list and the faults."""
     runs, faults = read_all(url.rstrip("/") or "/", DelayedProgress(f"reading the runs below {url}"))
     differences = config_differences({run.url: run.config for run in runs})
     damaged = [fault for fault in faults if fault.is_run]
     if as_json:
-        values = [run_values(run) | {"differences": differences[run.url]} for run in runs]
+        values = [run.list_values | {"differences": differences[run.url]} for run in runs]
         print(json.dumps([*values, *map(damaged_run_values, damaged)], indent=1))
     elif runs or damaged:
         _print_list(runs, damaged, differences)
@@ -49,7 +57,6 @@ def runs_command(url: str, as_json: bool) -> int:
         print(f"no runs at or below {url}, which is {url_kinds.kind_at(url)}")
     for fault in faults:
         print(fault, file=sys.stderr if as_json else sys.stdout)
-    return 0
 
 
 def check_folder(url: str) -> None:
@@ -65,18 +72,19 @@ def read_all(url: str, on_progress: ReadProgress | None = None) -> tuple[list[Ru
     """An overview of every run below a URL, and the folders that cannot be shown."""
     search = search_runs(url)
     runs, faults = list[RunFacts](), list(search.faults)
-    for run_url, run in zip(search.runs, read_each(search.runs, _listable_run, on_progress), strict=True):
-        if isinstance(run, Exception):
-            faults.append(Fault(run_url, f"cannot be shown: {fault_text(run)}", is_run=True))
-        else:
-            runs.append(run)
+    with without_collector():
+        for run_url, run in zip(search.runs, read_each(search.runs, _listable_run, on_progress), strict=True):
+            if isinstance(run, Exception):
+                faults.append(Fault(run_url, f"cannot be shown: {fault_text(run)}", is_run=True))
+            else:
+                runs.append(run)
     return runs, faults
 
 
 def _listable_run(url: str) -> RunFacts:
     """A run's overview; an error where a list cannot show it."""
     run = read_run_overview(url)
-    run_values(run)
+    _ = run.list_values  # read here, where a fault becomes one line
     return run
 
 
@@ -86,26 +94,6 @@ def fault_text(error: Exception) -> str:
         return " ".join(str(error).split())
     text = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
     return f"its files hold something unexpected ({text})"
-
-
-def run_values(run: RunFacts) -> dict[str, Any]:
-    """A run's row of the list as plain values."""
-    last, best, losses = run.rows[-1] if run.rows else {}, run.best_score, run.held_out_losses
-    return {
-        "url": run.url,
-        "name": run.name,
-        "state": run.state,
-        "step": run.step,
-        "steps": run.total_steps,
-        "loss": last.get("loss_mean") or last.get("loss"),
-        "held_out_loss": losses[-1][1] if losses else None,
-        "images_per_s": last.get("images_per_s"),
-        "world_size": last.get("world_size"),
-        "checkpoint": run.checkpoints[-1] if run.checkpoints else None,
-        "best": {"score": SCORE, "value": best.value(), "step": best.step} if best else None,
-        "alarms": [row["message"] for row in run.alarms],
-        "seen": run.last_activity,
-    }
 
 
 def damaged_run_values(fault: Fault) -> dict[str, Any]:
@@ -146,7 +134,7 @@ def _table(runs: Sequence[RunFacts], damaged: Sequence[Fault]) -> Table:
 
 def _cells(run: RunFacts) -> list[str]:
     """A run's cells under `HEADS`."""
-    values = run_values(run)
+    values = run.list_values
     total = f"/{values['steps']}" if values["steps"] else ""
     best = values["best"]
     return [

@@ -20,7 +20,7 @@ from retfound_dist.runs.config_differences import config_differences
 from retfound_dist.runs.goodput import goodput
 from retfound_dist.runs.reconstructions import Pictures
 from retfound_dist.runs.run_facts import SCORE, RunFacts
-from retfound_dist.runs.run_list import number_text, run_values
+from retfound_dist.runs.run_list import number_text
 from retfound_dist.runs.run_search import Fault
 from retfound_dist.runtime.humanize import duration, plural, size
 
@@ -83,12 +83,12 @@ def compare_page(a: RunFacts, b: RunFacts, home: str = "", every_s: int = 0) -> 
     rows = {
         "state": [a.state, b.state],
         "step": [f"{run.step:,}" + (f" of {run.total_steps:,}" if run.total_steps else "") for run in (a, b)],
-        "loss": [number_text(run_values(run)["loss"]) for run in (a, b)],
-        "held-out loss": [number_text(run_values(run)["held_out_loss"]) for run in (a, b)],
+        "loss": [number_text(run.list_values["loss"]) for run in (a, b)],
+        "held-out loss": [number_text(run.list_values["held_out_loss"]) for run in (a, b)],
         f"best {SCORE.upper()}": [
             number_text(run.best_score.value()) if run.best_score else "-" for run in (a, b)
         ],
-        "images/s": [number_text(run_values(run)["images_per_s"], 0) for run in (a, b)],
+        "images/s": [number_text(run.list_values["images_per_s"], 0) for run in (a, b)],
         "GPU-hours": [f"{gpu_hours(run):,.4g}" for run in (a, b)],
     }
     changed = [d for d in differences(a.config, b.config) if d[0] != "run.url"]
@@ -169,7 +169,7 @@ def warnings(run: RunFacts) -> list[str]:
 
 def _tiles(run: RunFacts) -> list[tuple[str, str, str]]:
     """(name, value, note) of the numbers at the top of the page."""
-    values, last = run_values(run), run.rows[-1] if run.rows else {}
+    values, last = run.list_values, run.rows[-1] if run.rows else {}
     held_out, best = run.held_out_losses, run.best_score
     lowest = f"best {min(held_out, key=lambda p: p[1])[1]:.4f}" if held_out else "nothing held out"
     span = best.interval() if best else None
@@ -277,7 +277,7 @@ def _version_table(run: RunFacts) -> list[tuple[str, str]]:
 
 
 def _index_row(url: str, run: RunFacts, differences: Mapping[str, Any]) -> dict[str, str]:
-    values, best = run_values(run), run.best_score
+    values, best = run.list_values, run.best_score
     return {
         "id": run_id(url, run.url),
         "name": run_id(url, run.url) or run.name,

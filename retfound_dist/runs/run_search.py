@@ -42,7 +42,8 @@ class RunSearch:
 def search_runs(url: str, depth: int = DEPTH) -> RunSearch:
     """The runs at or below a URL; folders inside runs and shard sets are not searched."""
     result = RunSearch()
-    _search(url, depth, result, set())
+    real = os.path.realpath(storage.local_path(url)) if storage.is_local(url) else url
+    _search(url, real, depth, result, set())
     return result
 
 
@@ -51,10 +52,9 @@ def find_runs(url: str, depth: int = DEPTH) -> list[str]:
     return search_runs(url, depth).runs
 
 
-def _search(url: str, depth: int, result: RunSearch, visited: set[str]) -> None:
-    """Search one folder; `visited`: the real paths so far."""
+def _search(url: str, real: str, depth: int, result: RunSearch, visited: set[str]) -> None:
+    """Search one folder; `real`: its real path; `visited`: the real paths so far."""
     # By real path: a link to a folder above would be followed forever.
-    real = os.path.realpath(storage.local_path(url)) if storage.is_local(url) else url
     if real in visited:
         return
     visited.add(real)
@@ -81,7 +81,17 @@ def _search(url: str, depth: int, result: RunSearch, visited: set[str]) -> None:
         return
     for name in folders:
         if not name.startswith("."):
-            _search(storage.join(url, name), depth - 1, result, visited)
+            folder = storage.join(url, name)
+            _search(folder, _real_path(folder, real, name), depth - 1, result, visited)
+
+
+def _real_path(url: str, real_parent: str, name: str) -> str:
+    """The real path of a folder, whose parent's real path is known; on a store its URL."""
+    if not storage.is_local(url):
+        return url
+    # Only a link can lead elsewhere. `realpath` would ask for every part of the path again.
+    path = os.path.join(real_parent, name)
+    return os.path.realpath(path) if os.path.islink(path) else path
 
 
 def _damage(names: set[str], reason: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from retfound_dist.errors import ConfigError
 
@@ -20,3 +21,11 @@ def requires_extra(purpose: str, extra: str, alternative: str = "") -> Iterator[
         rest = f", or {alternative}" if alternative else ""
         package = error.name or str(error)
         raise ConfigError(f"{purpose} needs {package}: pip install 'retfound-dist[{extra}]'{rest}") from error
+
+
+def import_parquet(alternative: str) -> tuple[Any, Any]:
+    """pyarrow and pyarrow.parquet; ConfigError that says how to install them, or the alternative."""
+    with requires_extra("--out *.parquet", "parquet", alternative):
+        import pyarrow
+        import pyarrow.parquet
+    return pyarrow, pyarrow.parquet

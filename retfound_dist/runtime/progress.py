@@ -193,4 +193,10 @@ def epoch_line(row: dict[str, Any], epochs: int) -> str:
         text += f", val loss {row['val_loss']:.3f}"
     if row["val_auroc"] is not None:
         text += f", val AUROC {row['val_auroc']:.3f}"
+    if row.get("val_score") is not None:
+        # `val_score` is negated where lower is better. `val` may be undefined for some of several labels.
+        value = row["val"][row["val_metric"]]
+        text += (
+            f", val {row['val_metric'].replace('_', ' ')} {row['val_score'] if value is None else value:.3f}"
+        )
     return f"{text}  ({row['seconds']:.1f} s)"

@@ -37,7 +37,10 @@ def summary(error: BaseException) -> str:
 
 
 def _innermost_line(error: BaseException) -> str:
-    """The innermost line of this project in the traceback."""
+    """The innermost line of this project in the traceback: `PATH, line N`; empty where there is none.
+
+    Lines of libraries are passed over: they do not show which call of this project failed.
+    """
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         path = Path(frame.filename)
         if any(root in path.parents for root in _OUR_FOLDERS):

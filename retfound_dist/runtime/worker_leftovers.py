@@ -53,7 +53,7 @@ def _name_semaphores(settings: dict[str, Any]) -> IO[bytes] | None:
         settings["semprefix"] = f"/{base}{token}"
         # multiprocessing cleans up its own at priority -100. The owner's file goes after that: without it,
         # what is still there would be nobody's.
-        util.Finalize(None, _remove, (owner.name, os.getpid()), exitpriority=-200)
+        util.Finalize(None, _clean_up, (base, owner.name, os.getpid()), exitpriority=-200)
         return owner
     return None
 
@@ -106,7 +106,12 @@ def _locked_file(path: Path) -> IO[bytes]:
         owner.close()
 
 
-def _remove(path: str, pid: int) -> None:
+def _clean_up(base: str, path: str, pid: int) -> None:
+    """Remove this owner's file, and what owners have left that died since this one began.
+
+    A worker of a process that was killed may live, and hold the lock, for seconds after the next start.
+    """
     if os.getpid() == pid:
         with suppress(OSError):
             os.unlink(path)
+            remove_dead_owners(base)

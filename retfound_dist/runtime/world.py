@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 
 from retfound_dist.errors import ConfigError
 
+OWNER_VARIABLE = "RETFOUND_OWNER"
+"""Environment variable with the ranks' common name, where they have no common parent (`retfound doctor`)."""
 LAUNCHER_ENDED = -1
 """Stands for the process number of a launcher that ended before its rank began."""
 
@@ -55,7 +57,7 @@ def read_world(env: Mapping[str, str]) -> World:
         raise ConfigError(f"{names[2]}={local} is below 0: start with torchrun or srun, or unset it")
     parent = os.getppid()
     # The ranks of one run on one host have one parent: torchrun, or Slurm's step.
-    owner = f"{pid_namespace()}-{parent if size > 1 else os.getpid()}"
+    owner = env.get(OWNER_VARIABLE) or f"{pid_namespace()}-{parent if size > 1 else os.getpid()}"
     return World(rank, size, local, _local_size(env, size), owner, _launcher(env, parent))
 
 

@@ -20,7 +20,8 @@ from retfound_dist.io import output_files, storage
 from retfound_dist.runtime.world import World
 from retfound_dist.stream.loader import MicroBatch, open_stream
 
-THUMB, CAPTION, GAP = 112, 14, 4  # pixels
+THUMB, CAPTION, GAP = 112, 14, 4
+"""Side of a thumbnail, height of its caption, and distance to the next one, in pixels."""
 _PAPER, _INK = (255, 255, 255), (40, 40, 40)
 
 
@@ -52,14 +53,18 @@ def describe(batch: MicroBatch) -> Iterator[str]:
         yield f"{slot:6d}  {key}"
 
 
-def contact_sheet(images: NDArray[np.uint8], keys: Sequence[str]) -> Image.Image:
-    """One picture of the images (n, C, h, w) uint8 with their keys, line by line in the order of slots."""
+def contact_sheet(images_NCSS: NDArray[np.uint8], keys: Sequence[str]) -> Image.Image:
+    """One picture of the images with their keys, line by line in the order of slots.
+
+    `images_NCSS`: N images of C channels (1 or 3) and side S, as uint8.
+    """
     columns = max(1, math.ceil(math.sqrt(len(keys))))
     width, height = THUMB + GAP, THUMB + CAPTION + GAP
     sheet = Image.new("RGB", (columns * width + GAP, math.ceil(len(keys) / columns) * height + GAP), _PAPER)
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=10)
-    for slot, (image, key) in enumerate(zip(images, keys, strict=True)):
+    for slot, (image, key) in enumerate(zip(images_NCSS, keys, strict=True)):
         left, top = GAP + slot % columns * width, GAP + slot // columns * height
+        # Pillow takes grey as (H, W) and colour as (H, W, C).
         picture = Image.fromarray(image[0] if len(image) == 1 else image.transpose(1, 2, 0))
         sheet.paste(picture.resize((THUMB, THUMB), Image.Resampling.BILINEAR), (left, top))
         draw.text((left, top + THUMB + 1), _fit(f"{slot} {key}", font), fill=_INK, font=font)
@@ -67,10 +72,14 @@ def contact_sheet(images: NDArray[np.uint8], keys: Sequence[str]) -> Image.Image
 
 
 def write_sheet(batch: MicroBatch, out: str) -> None:
-    """The contact sheet of a batch as a PNG at a path or URL."""
-    buffer, text = io.BytesIO(), PngInfo()
-    text.add_text("Software", output_files.mark("batch"))
-    contact_sheet(batch.images.numpy()[: len(batch.keys)], batch.keys).save(buffer, "PNG", pnginfo=text)
+    """Write the contact sheet of a batch as a PNG to `out`, a path or URL."""
+    # By this mark a later call knows that the file is its own and may be overwritten.
+    metadata = PngInfo()
+    metadata.add_text("Software", output_files.mark("batch"))
+    # Padding has images but no keys, and is last.
+    images_NCSS = batch.images.numpy()[: len(batch.keys)]
+    buffer = io.BytesIO()
+    contact_sheet(images_NCSS, batch.keys).save(buffer, "PNG", pnginfo=metadata)
     storage.write_bytes(out, buffer.getvalue())
 
 

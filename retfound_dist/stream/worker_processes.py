@@ -25,8 +25,8 @@ from retfound_dist.stream.tensor_transfer import send_tensors_in_memory
 PRELOAD = "retfound_dist.stream.loader"
 READER_SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2}
 """Signals that only the reading process handles: Slurm and torchrun send them to all processes."""
-_SEMAPHORES = 8, 3
-"""Number for a DataLoader (torch 2.15) and for each of its processes; each is a file in /dev/shm."""
+_LOADER_SEMAPHORES, _WORKER_SEMAPHORES = 8, 3
+"""Semaphores of a DataLoader (torch 2.15), and of each of its processes. Each is a file in /dev/shm."""
 # Parameters of mallopt(3), from glibc's malloc.h, because Python has no names for them.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
@@ -64,13 +64,15 @@ def _signals_blocked(signals: set[signal.Signals]) -> Iterator[None]:
 
 @contextmanager
 def explain_full_shm(workers: int, alternative: str = ", or set data.workers=0") -> Iterator[None]:
-    """DataError if processes cannot be started because /dev/shm, which holds their semaphores, is full.
+    """Raise DataError where the block cannot start processes because /dev/shm is full.
 
-    `alternative`: another remedy for the message.
+    Linux keeps a file there for each semaphore. `workers`: number of processes that the block starts.
+    `alternative`: another remedy, added to the message.
     """
     shm = str(worker_leftovers.SHM)
+    semaphores = _LOADER_SEMAPHORES + _WORKER_SEMAPHORES * workers
     # Checked before PyTorch's loader is created: an incomplete loader prints errors when it is deleted.
-    shortage = disk_errors.space_shortage(shm, _SEMAPHORES[0] + _SEMAPHORES[1] * workers) if workers else ""
+    shortage = disk_errors.space_shortage(shm, semaphores) if workers else ""
     if shortage:
         raise _full_shm_error(shortage, alternative)
     try:
@@ -80,6 +82,7 @@ def explain_full_shm(workers: int, alternative: str = ", or set data.workers=0")
 
 
 def _full_shm_error(reason: str, alternative: str) -> DataError:
+    """The error of `explain_full_shm`. `reason`: what is full, with numbers."""
     return DataError(
         f"processes cannot be started: {reason}. Their semaphores are in {worker_leftovers.SHM}: "
         "remove unused files there, or give the container more space "
@@ -145,6 +148,7 @@ class WorkerSetup:
 
 
 def _turns_path() -> str:
+    """Choose the file of turns, and use it in this process too. Returns its path."""
     path = os.path.join(util.get_temp_dir(), "turns")
     slow_store.share_announcements(path)
     return path
@@ -200,5 +204,7 @@ def keep_freed_memory() -> None:
 
 
 def _exit_with_parent(parent: Any) -> None:
+    """Wait until the reading process has ended, then exit. Without this a killed reader leaves orphans."""
     parent.join()
+    # Not sys.exit: it would only end this thread.
     os._exit(1)

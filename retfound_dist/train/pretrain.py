@@ -13,8 +13,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
-import torch
-
 from retfound_dist.config import loading as configs
 from retfound_dist.config.schema import PretrainConfig
 from retfound_dist.errors import RetfoundError, RunConflictError
@@ -25,6 +23,7 @@ from retfound_dist.formats.content_identity import INIT_WEIGHTS, SHARD_SET, desc
 from retfound_dist.formats.shard_set import Manifest
 from retfound_dist.formats.shard_set_counts import check_counts
 from retfound_dist.io.scratch import Scratch
+from retfound_dist.model.devices import device_name
 from retfound_dist.runtime.versions import installed
 from retfound_dist.runtime.world import World
 from retfound_dist.stream.loader import Stream, make_plan, open_stream
@@ -39,7 +38,7 @@ from retfound_dist.train.logs.run_logger import RunLogger
 from retfound_dist.train.logs.telemetry import process_began, training_display
 from retfound_dist.train.old_run_data import check_old_run
 from retfound_dist.train.ranks.preemption import INTERRUPTED, Stage, StopRequest
-from retfound_dist.train.ranks.process_group import join_ranks, leave_ranks
+from retfound_dist.train.ranks.process_group import collective_timeout, join_ranks, leave_ranks, prints_error
 from retfound_dist.train.ranks.rank_failures import Failure, RankFailures
 from retfound_dist.train.ranks.upload_process import UploadProcess
 from retfound_dist.train.ranks.watchdog import Watchdog, record_restart, would_fail_again
@@ -65,15 +64,12 @@ def pretrain_command(
     stop_request: StopRequest | None = None,
     debug: bool = False,
 ) -> int:
-    """`pretrain`, but only rank 0 prints an error that occurs before the ranks have joined.
-
-    All ranks have the same error then, because each reads the same config, manifest and run.
-    """
+    """`pretrain`, but one rank alone prints an error that occurs before the ranks have joined."""
     try:
         return pretrain(config, manifest, world, quiet, stop_request, debug)
     except RetfoundError as error:
         record_restart(would_fail_again(error))
-        if not world.is_main:
+        if not prints_error(error, world):
             if stop_request:
                 stop_request.silent = True
             # torchrun ends all ranks as soon as one has exited, so rank 0 has to be the first.
@@ -114,7 +110,8 @@ def pretrain(
         if has_begun and is_finished(url, steps, config.run.resume):
             display.say(f"{url} has reached its last step, {steps}: nothing to do")
             return 0
-        group = join_ranks(world, config.train.threads)
+        timeout = collective_timeout(config.train.hang_minutes, config.checkpoint.patience_s)
+        group = join_ranks(world, config.train.threads, config.train.device, timeout)
         stop_request.enter_setup(display.warn if world.is_main else None)
 
         def clear_display() -> None:
@@ -305,7 +302,7 @@ def _train(context: RunContext, ready: ReadyRun, stream: Stream, rank_zero: Rank
             world_size=group.world.size,
             zero_stage=ready.zero_stage,
             cut=schedule.layout.describe(),
-            device=torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
+            device=device_name(group.device),
             versions=installed("retfound-dist", "torch", "deepspeed"),
         )
     done = trainer.run(stream, ready.step)

@@ -20,6 +20,7 @@ from retfound_dist.formats.content_identity import INIT_WEIGHTS
 from retfound_dist.formats.shard_set import Manifest
 from retfound_dist.model.compilation import compile_model, should_compile
 from retfound_dist.model.cpu_bf16 import choose_cpu_operators
+from retfound_dist.model.devices import device_name
 from retfound_dist.model.mae import MaskedAutoencoder
 from retfound_dist.model.weights.weight_files import load_into, read_weights
 from retfound_dist.runtime.progress import ProgressDisplay
@@ -34,6 +35,7 @@ from retfound_dist.train.held_out_loss import HeldOut, read_held_out
 from retfound_dist.train.parameter_groups import parameter_groups
 from retfound_dist.train.ranks.collectives import RankGroup
 from retfound_dist.train.ranks.preemption import StopRequest
+from retfound_dist.train.ranks.process_group import collective_timeout, set_group_timeouts
 from retfound_dist.train.ranks.rank_failures import RankFailures
 from retfound_dist.train.ranks.upload_process import UploadProcess
 from retfound_dist.train.ranks.watchdog import Watchdog
@@ -100,23 +102,27 @@ def prepare_run(context: RunContext) -> ReadyRun:
     # Between the slow parts: choosing reads every file of a checkpoint, building a model reads its weights.
     stop_if_requested(context)
     model = _build_model(context, commit)
-    if not torch.cuda.is_available():
+    if group.device.type == "cpu":
         choose_cpu_operators(model, train.precision)
     # Copied while the model is still in fp32: bf16 rounds the positions, and a save must not commit those.
     untrained = {name: tensor.detach().clone() for name, tensor in restore.untrained(model).items()}
     model.to(group.device, torch.bfloat16 if train.precision == "bf16" else torch.float32)
     group.broadcast_model(model)
     zero_stage = choose_zero_stage(train, group.world.size)
-    if should_compile(train.compile, group.device, zero_stage):
-        compile_model(model)
+    is_compiled = should_compile(train.compile, group.device, zero_stage)
     stop_if_requested(context)
-    # Before DeepSpeed wraps the model, because its configuration contains the micro-batch.
+    # Before DeepSpeed wraps the model, because its configuration contains the micro-batch. And before the
+    # model is compiled: each size that is tried would be compiled for a minute, and torch (2.15) refuses the
+    # ninth. A compiled pass needs less memory than the plain one that is measured (docs/model.md).
     micro_batch = _choose_micro_batch(context, model, zero_stage)
+    if is_compiled:
+        compile_model(model)
     schedule = make_schedule(config, context.manifest, group.world.size, micro_batch)
     convert = commit is not None and restore.needs_conversion(commit, group.world.size, zero_stage)
     # Before it wraps the model, DeepSpeed has to know in which of its two formats the state will be loaded.
     groups = parameter_groups(model, config.optim)
     engine = make_engine(model, groups, train, config.optim, schedule.layout, convert)
+    set_group_timeouts(collective_timeout(train.hang_minutes, config.checkpoint.patience_s))
     release_freed_memory()
     began, run_state = time.perf_counter(), {}
     if commit is not None:
@@ -128,7 +134,8 @@ def prepare_run(context: RunContext) -> ReadyRun:
     load_s = time.perf_counter() - began
     display.say(
         f"{schedule.plan.samples} images, {schedule.steps} steps of {schedule.layout.describe()}; ZeRO "
-        f"{zero_stage}{' (0 runs as 1)' * (train.zero_stage == 0)}, {train.precision}; run {config.run.url}"
+        f"{zero_stage}{' (0 runs as 1)' * (train.zero_stage == 0)}, {train.precision}, on "
+        f"{device_name(group.device)}, {'compiled' if is_compiled else 'not compiled'}; run {config.run.url}"
     )
     return ReadyRun(
         schedule=schedule,
@@ -145,6 +152,9 @@ def prepare_run(context: RunContext) -> ReadyRun:
 
 
 def _choose_checkpoint(context: RunContext) -> ResumePoint:
+    """Where this start begins, as `run.resume` says: at a checkpoint, or at step 0."""
+    # The job is needed because Slurm and torchrun restart a job with the same command: `run.resume=none` must
+    # count only at its first start.
     config, job = context.config, read_job(os.environ, context.group.world.launcher)
     return choose_checkpoint(
         config.run.url, config.run.resume, context.display.say, config.checkpoint.patience_s, job

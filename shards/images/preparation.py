@@ -56,7 +56,7 @@ class StoredImage:
 def prepare_image(content: bytes | Pixels, image: PackImage) -> StoredImage:
     """Checks, trims, scales and encodes an image; DataError says why it cannot be used.
 
-    A grey, upright JPEG that is not too tall keeps its compressed data and loses its metadata.
+    A grey, upright JPEG that is neither trimmed nor scaled keeps its compressed data and loses its metadata.
     """
     original = decoding.decode_stored(content) if isinstance(content, bytes) else from_pixels(content)
     untrimmed = drop_colour(original)

@@ -74,6 +74,8 @@ class SourceListing:
     """In a fixed order."""
     notes: tuple[str, ...] = ()
     """One line per note: skipped files, differences from the published set."""
+    others: tuple[str, ...] = ()
+    """Files of a folder of device files that belong to none of the scans."""
 
 
 def safe_key(text: str) -> str:

@@ -5,6 +5,8 @@ Bright lines along the edges (viewer_frames.py) are searched in each image by it
 Tissue and speckle differ from eye to eye. So pixels that are bright and nearly the same in all images are a
 mark. Images of one size are compared as they are. Images of many sizes are aligned at each corner and scaled.
 Each mark is reported with its place. `image.trim` removes a frame; a logo has to be cropped before.
+
+Shapes: N images, H height, W width.
 """
 
 from __future__ import annotations
@@ -36,6 +38,7 @@ Mask = NDArray[np.bool_]
 CORNERS = ("top left", "top right", "bottom left", "bottom right")
 Grey = NDArray[np.uint8]
 Boxes = list[list[int]]
+"""Each [top, left, bottom, right] in pixels; bottom and right are exclusive."""
 Group = list[tuple[str, Grey]]
 """Key and grey pixels of images; for colour, the brightest channel."""
 
@@ -75,6 +78,7 @@ def boxes_in(comparison: Mapping[str, Any], height: int, width: int) -> Boxes:
         down, along = height / comparison["height"], width / comparison["width"]
         factors = (down, along, down, along)
         return [[round(edge * factor) for edge, factor in zip(box, factors, strict=True)] for box in boxes]
+    # Corners were compared over the smallest sides, so a box at the bottom or right is moved there.
     down = height - comparison["height"] if alignment.startswith("bottom") else 0
     along = width - comparison["width"] if alignment.endswith("right") else 0
     return [[top + down, left + along, bottom + down, right + along] for top, left, bottom, right in boxes]
@@ -118,11 +122,16 @@ def _group_by_size(tiles: Sequence[Tile]) -> dict[str, tuple[list[Group], Group,
 
 
 def _compare_group(group: Group, stack: Sequence[Grey], alignment: str) -> dict[str, Any]:
-    """Returns the share of pixels that are the same in all images, and the boxes around them."""
-    mask = static_pixels(np.stack(stack))
-    boxes = boxes_of(mask)
-    share = sum(int(mask[t:b, le:r].sum()) for t, le, b, r in boxes) / mask.size
-    height, width = mask.shape
+    """Returns one comparison of `find_burnt_in`.
+
+    `stack`: the pixels to compare, all of one size: those of the images, or of a corner of each, or scaled.
+    `alignment`: which of these (`how`).
+    """
+    mask_HW = static_pixels(np.stack(stack))
+    boxes = boxes_of(mask_HW)
+    in_boxes = sum(int(mask_HW[top:bottom, left:right].sum()) for top, left, bottom, right in boxes)
+    share = in_boxes / mask_HW.size
+    height, width = mask_HW.shape
     size = {"images": len(group), "height": height, "width": width, "how": alignment}
     return {**size, "share": round(share, 5), "boxes": boxes[:MAX_BOXES], "example": group[0][0]}
 
@@ -161,19 +170,25 @@ def static_pixels(stack_NHW: NDArray[np.uint8]) -> Mask:
     return static
 
 
-def boxes_of(mask_HW: Mask) -> list[list[int]]:
-    """Returns [top, left, bottom, right] of each place with enough pixels; near places are joined."""
+def boxes_of(mask_HW: Mask) -> Boxes:
+    """Returns a box [top, left, bottom, right] around each mark, in pixels, that with most pixels first.
+
+    `mask_HW`: pixels that may belong to a mark. `bottom` and `right` are exclusive. A mark has at least
+    `MIN_PIXELS` pixels. Letters of one logo are one mark.
+    """
+    # Imported here, because scipy is slow to import and most commands need no boxes.
     from scipy.ndimage import binary_dilation, find_objects, label
 
     if not mask_HW.any():
         return []
-    parts, _ = label(binary_dilation(mask_HW, iterations=MAX_GAP))
-    parts[~mask_HW] = 0
-    counts = np.bincount(parts.ravel())
+    # The dilation joins near components. The pixels that it added must not count, nor widen the boxes.
+    components_HW, _ = label(binary_dilation(mask_HW, iterations=MAX_GAP))
+    components_HW[~mask_HW] = 0
+    pixel_counts = np.bincount(components_HW.ravel())
     boxes = []
-    for number, place in enumerate(find_objects(parts), start=1):
-        if place is not None and counts[number] >= MIN_PIXELS:
+    for number, place in enumerate(find_objects(components_HW), start=1):
+        if place is not None and pixel_counts[number] >= MIN_PIXELS:
             rows, columns = place
             box = [rows.start, columns.start, rows.stop, columns.stop]
-            boxes.append((int(counts[number]), [int(edge) for edge in box]))
+            boxes.append((int(pixel_counts[number]), [int(edge) for edge in box]))
     return [box for _, box in sorted(boxes, key=lambda item: (-item[0], item[1]))]

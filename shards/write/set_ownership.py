@@ -119,7 +119,7 @@ def set_lock(url: str) -> Iterator[FolderLock]:
     exclude each other: neither counts as the restart of the other.
     """
     # An empty environment hides the job's id, by which the second process would count as a restart.
-    lock = FolderLock(url, print_notice, lambda holder: _conflict(url, holder), env={})
+    lock = FolderLock(url, print_notice, lambda holder: _held_lock_error(url, holder), env={})
     lock.acquire()
     try:
         yield lock
@@ -129,10 +129,14 @@ def set_lock(url: str) -> Iterator[FolderLock]:
 
 def remove_stale_lock(url: str) -> None:
     """Delete LOCK.json where its process is known to be dead: it was killed after it completed the set."""
-    FolderLock(url, print_notice, lambda holder: _conflict(url, holder), env={}).delete_if_abandoned()
+    FolderLock(url, print_notice, lambda holder: _held_lock_error(url, holder), env={}).delete_if_abandoned()
 
 
-def _conflict(url: str, holder: Holder | None) -> DataError:
+def _held_lock_error(url: str, holder: Holder | None) -> DataError:
+    """The error for a set whose lock another process holds.
+
+    `holder`: the process that LOCK.json names; None where the file was removed or damaged meanwhile.
+    """
     holder_text = holder.description if holder else "another process, which replaced this LOCK.json"
     return DataError(
         f"{url} is being packed by {holder_text}: wait for it or stop it, or pack to another out.url"

@@ -22,11 +22,15 @@ def _template() -> bytes:
 
 _HEADER = _template()
 # The checksum is computed with its own eight bytes as spaces (POSIX ustar).
+# This sum is that of the template without a name and a size: each member adds the bytes of its own.
 _BARE_SUM = sum(_HEADER[: _SUM.start]) + 8 * 0x20 + sum(_HEADER[_SUM.stop :]) - sum(_HEADER[_SIZE])
 
 
 def member(name: str, data: bytes) -> bytes:
-    """Returns a member of a tar; ValueError unless the name is ASCII of at most 100 letters."""
+    """Returns a file as a member of a tar: a header of 512 bytes, the data, zeros up to a whole block.
+
+    ValueError unless the name is ASCII of at most 100 letters.
+    """
     plain = name.encode("ascii")
     if len(plain) > NAME_BYTES:
         raise ValueError(f"{name} is longer than the {NAME_BYTES} letters of a plain tar header")

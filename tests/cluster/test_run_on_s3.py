@@ -59,7 +59,7 @@ def test_a_store_that_will_not_delete_costs_room_and_no_checkpoint(
     real_s3.use(server, monkeypatch)
     real_s3.deny(server, "s3:DeleteObject", "run/checkpoints/*")
     run = f"{server.url}/run"
-    settings = [*SETTINGS, "checkpoint.patience_s=1", "checkpoint.keep_last=1"]
+    settings = [*SETTINGS, "checkpoint.patience_s=10", "checkpoint.keep_last=1"]
     done = pretrain(1, run, make_set(tmp_path).url, *settings, "train.stop_at_step=10")
     assert done.returncode == 0, done.stderr
     assert checkpoint_folder.list_steps(run) == [5, 10]

@@ -13,7 +13,7 @@ import s3fs
 from retfound_dist.formats import run_folder, run_summary
 from retfound_dist.io import storage
 from retfound_dist.runs.run_facts import read_run, read_run_overview
-from retfound_dist.runs.run_list import read_all, run_values
+from retfound_dist.runs.run_list import read_all
 from tests.cluster.real_s3 import S3
 from tests.runs.made_runs import BEGAN, make_run, row, write_score
 
@@ -45,16 +45,16 @@ def test_a_run_takes_a_listing_and_its_summary_however_long_it_is(
     run_folder.append_rows(url, run_folder.METRICS, [row(step, 2, BEGAN, {}) for step in range(101, 2000)])
     for step in (50, 100):
         write_score(url, step, 0.5 + step / 1000)
-    whole = run_values(read_run(url))
+    whole = read_run(url).list_values
     run_summary.refresh(url)
     with counted(monkeypatch) as asked:
-        assert run_values(read_run_overview(url)) == whole
+        assert read_run_overview(url).list_values == whole
     assert (asked["list_objects_v2"], asked["get_object"]) == (1, 1)
     assert asked.total() <= 3
     run_folder.append_rows(url, run_folder.METRICS, [row(2000, 2, BEGAN, {})])
     write_score(url, 100, 0.95)
     with counted(monkeypatch) as asked:
-        assert run_values(read_run_overview(url)) == run_values(read_run(url)) | {
+        assert read_run_overview(url).list_values == read_run(url).list_values | {
             "best": {"score": "auroc", "value": 0.95, "step": 100}
         }
     make_run(storage.join(s3.url, "runs/old"))

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import itertools
 import os
+import threading
+import time
 import uuid
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -15,9 +19,18 @@ from hypothesis import HealthCheck, given, settings
 from retfound_dist.cli import main
 from retfound_dist.errors import StorageError
 from retfound_dist.io import storage
+from retfound_dist.io.stores.s3_store import ReplacedError
 from tests import ROOT, hostile_keys
 from tests.cluster.real_faults import chaos
 from tests.cluster.real_s3 import S3, deny, use, with_new_bucket
+
+
+@pytest.fixture
+def ceph(ceph_server: S3, monkeypatch: pytest.MonkeyPatch) -> S3:
+    """A new bucket on Ceph; this process's environment is set to reach it."""
+    s3 = with_new_bucket(ceph_server)
+    use(s3, monkeypatch)
+    return s3
 
 
 def test_what_is_written_is_read_back(s3: S3) -> None:
@@ -33,6 +46,39 @@ def test_a_second_write_replaces_the_first(s3: S3) -> None:
     storage.write_text(url, "first, and longer")
     storage.write_text(url, "second")
     assert storage.read_bytes(url) == b"second"
+
+
+def test_a_file_that_is_replaced_again_and_again_is_read_whole(s3: S3) -> None:
+    url, contents = storage.join(s3.url, "LOCK.json"), [b"short", b"a longer text" * 1000]
+    storage.write_bytes(url, contents[0])
+    stop, end = threading.Event(), time.monotonic() + 60
+
+    def write() -> None:
+        for content in itertools.cycle(contents):
+            if stop.is_set():
+                return
+            storage.write_bytes(url, content)
+
+    with ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(write)
+        try:
+            read = [storage.read_bytes(url) for _ in range(60)]
+            # A slow machine may read one of the two again and again.
+            while len(set(read)) < 2 and time.monotonic() < end:
+                read.append(storage.read_bytes(url))
+        finally:
+            stop.set()
+    writing.result()
+    assert set(read) == set(contents)
+
+
+def test_a_file_that_is_replaced_while_it_is_read_in_parts_is_named(ceph: S3) -> None:
+    url = storage.join(ceph.url, "weights.pth")
+    storage.write_bytes(url, b"first")
+    with storage.open_read(url) as file:
+        storage.write_bytes(url, b"second")
+        with pytest.raises(ReplacedError, match="it was replaced while it was read"):
+            file.read()
 
 
 def test_a_multipart_file_arrives_whole(s3: S3, tmp_path: Path) -> None:
@@ -51,16 +97,12 @@ def test_an_empty_file_is_a_file(s3: S3, tmp_path: Path) -> None:
     assert storage.get_file(url, str(tmp_path / "out")).bytes == 0
 
 
-def test_a_file_that_the_store_will_not_delete_is_named(
-    ceph_server: S3, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_that_the_store_will_not_delete_is_named(ceph: S3) -> None:
     """S3 answers a delete of many files with 200, and says which have failed inside."""
-    s3 = with_new_bucket(ceph_server)
-    use(s3, monkeypatch)
-    folder = storage.join(s3.url, "step_1")
+    folder = storage.join(ceph.url, "step_1")
     for name in ("kept", "gone"):
         storage.write_text(storage.join(folder, name), "x")
-    deny(s3, "s3:DeleteObject", "step_1/kept")
+    deny(ceph, "s3:DeleteObject", "step_1/kept")
     with pytest.raises(StorageError, match=r"cannot delete .*step_1: access denied"):
         storage.delete(folder)
     assert storage.list_names(folder) == ["kept"]
@@ -76,52 +118,42 @@ def test_a_store_holds_exactly_the_keys_that_were_named(s3: S3, acts: list[tuple
     hostile_keys.follow(storage.join(s3.url, uuid.uuid4().hex), acts, each=False)
 
 
-def test_deleting_one_name_leaves_every_other(ceph_server: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_deleting_one_name_leaves_every_other(ceph: S3) -> None:
     """`oct[1]` once took `oct1` with it. (rclone takes two spellings of one accented letter for one name.)"""
-    s3 = with_new_bucket(ceph_server)
-    use(s3, monkeypatch)
-    held = hostile_keys.neighbours(s3.url)
+    held = hostile_keys.neighbours(ceph.url)
     for name in hostile_keys.NAMED:
-        storage.delete(storage.join(s3.url, name))
+        storage.delete(storage.join(ceph.url, name))
         del held[name]
-        assert storage.list_names(s3.url) == sorted({key.split("/")[0] for key in held})
-        storage.delete(storage.join(s3.url, f"{name}x"))
+        assert storage.list_names(ceph.url) == sorted({key.split("/")[0] for key in held})
+        storage.delete(storage.join(ceph.url, f"{name}x"))
         del held[f"{name}x/in"]
-    assert storage.list_names(s3.url) == []
+    assert storage.list_names(ceph.url) == []
 
 
-def test_a_file_and_a_folder_of_one_name_are_told_apart(
-    ceph_server: S3, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_and_a_folder_of_one_name_are_told_apart(ceph: S3) -> None:
     """Only an object store has both; rclone keeps its objects as files on a disk."""
-    s3 = with_new_bucket(ceph_server)
-    use(s3, monkeypatch)
     for name in ("a", "a/b", "a-b", "ab/c"):
-        storage.write_text(storage.join(s3.url, name), name)
-    assert storage.read_bytes(storage.join(s3.url, "a")) == b"a"
-    assert storage.is_folder(storage.join(s3.url, "a"))
-    assert storage.list_names(s3.url) == ["a", "a-b", "ab"]
+        storage.write_text(storage.join(ceph.url, name), name)
+    assert storage.read_bytes(storage.join(ceph.url, "a")) == b"a"
+    assert storage.is_folder(storage.join(ceph.url, "a"))
+    assert storage.list_names(ceph.url) == ["a", "a-b", "ab"]
     with pytest.raises(StorageError, match="it is a folder"):
-        storage.read_bytes(storage.join(s3.url, "ab"))
+        storage.read_bytes(storage.join(ceph.url, "ab"))
     with pytest.raises(StorageError, match="it is a folder"):
-        storage.size(storage.join(s3.url, "ab"))
-    storage.delete(storage.join(s3.url, "a"))
-    assert storage.list_names(s3.url) == ["a-b", "ab"]
+        storage.size(storage.join(ceph.url, "ab"))
+    storage.delete(storage.join(ceph.url, "a"))
+    assert storage.list_names(ceph.url) == ["a-b", "ab"]
 
 
-def test_a_folder_of_more_files_than_a_page_goes_whole(
-    ceph_server: S3, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_of_more_files_than_a_page_goes_whole(ceph: S3) -> None:
     """S3 lists and deletes a thousand at a time."""
-    s3 = with_new_bucket(ceph_server)
-    use(s3, monkeypatch)
-    fs, _ = storage.open_fs(s3.url)
+    fs, _ = storage.open_fs(ceph.url)
     names = [f"{n:04d}" for n in range(1005)]
-    fs.pipe({f"{s3.url}/many/{name}": b"" for name in names})
-    storage.write_bytes(f"{s3.url}/many2/x", b"")
-    assert storage.list_names(f"{s3.url}/many") == names
-    storage.delete(f"{s3.url}/many")
-    assert storage.list_names(s3.url) == ["many2"]
+    fs.pipe({f"{ceph.url}/many/{name}": b"" for name in names})
+    storage.write_bytes(f"{ceph.url}/many2/x", b"")
+    assert storage.list_names(f"{ceph.url}/many") == names
+    storage.delete(f"{ceph.url}/many")
+    assert storage.list_names(ceph.url) == ["many2"]
 
 
 def test_no_bucket_is_deleted_whole(s3: S3) -> None:
@@ -210,14 +242,12 @@ def test_no_credentials_are_one_line_that_says_what_to_set(
         storage.read_bytes("s3://some-bucket/a")
 
 
-def test_a_wrong_clock_is_told_as_one(ceph_server: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_clock_is_told_as_one(ceph: S3, monkeypatch: pytest.MonkeyPatch) -> None:
     """Requests are signed with a time; an hour's difference is refused as if the key were wrong."""
-    s3 = with_new_bucket(ceph_server)
-    use(s3, monkeypatch)
     late = datetime.datetime.now(datetime.UTC).replace(tzinfo=None) - datetime.timedelta(hours=1)
     monkeypatch.setattr("botocore.auth.get_current_datetime", lambda *_, **__: late)
     with pytest.raises(StorageError, match="clock differs"):
-        storage.list_names(s3.url)
+        storage.list_names(ceph.url)
 
 
 @pytest.mark.parametrize("wrong", ["key", "secret"])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from pathlib import Path
 
 from retfound_dist.model.weights.export import export
 from retfound_dist.model.weights.weight_files import read_weights
-from tests import ROOT
+from tests import ROOT, preloaded
 from tests.evaluate.inputs import TINY, checkpoint, class_folders
 
 DOCS = ROOT / "docs"
@@ -27,9 +28,11 @@ MODEL = [
 PRETRAIN = [
     *MODEL, "data.workers=0", "train.epochs=0", "train.steps=4", "train.global_batch=8", "train.micro_batch=4",
     "train.log_every=1", "train.threads=1", "checkpoint.every_steps=2", "data.held_out_images=4",
+    "train.device=cpu",  # the nodes of the tests give out GPUs that do not exist
 ]  # fmt: skip
 SMALL = {
     "pretrain": PRETRAIN,
+    "doctor": [*PRETRAIN, "--minutes=0.2"],
     "batch": ["train.global_batch=4"],
     "evaluate": TINY,
     "compare": [*TINY, "threads=1"],
@@ -91,7 +94,7 @@ def write_shim(path: Path) -> None:
     )
     python = sys.executable
     real = {
-        "retfound": f'case "$1" in\n{cases}\nesac\nexec {python} -m retfound_dist "$@"',
+        "retfound": f'case "$1" in\n{cases}\nesac\nexec {shlex.join(preloaded.retfound())} "$@"',
         "torchrun": 'args=()\nwhile [ "$1" != -m ]; do\n  [ "$1" != 8 ] || { shift; set -- 1 "$@"; }\n'
         '  args+=("$1"); shift\ndone\n'
         f'exec {python} -m torch.distributed.run --standalone "${{args[@]}}" "$@" {" ".join(PRETRAIN)}',

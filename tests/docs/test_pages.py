@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from tests.docs.pages import DOCS, ROOT, blocks, make_inputs, make_run_and_sets, run_page
+from tests.evaluate.volumes import eye_volumes
 
 RUN_HERE = ("first_run.md", "move_a_run.md", "reading_the_report.md", "from_retfound.md", "datasets.md",
-            "contributing_design.md", "evaluate.md", "compare.md")  # fmt: skip
+            "contributing_design.md", "evaluate.md", "compare.md", "predict.md", "doctor.md")  # fmt: skip
 RUN_ON_A_CLUSTER = ("s3.md", "slurm.md")
 """In tests/cluster/test_docs_on_a_cluster.py."""
 
@@ -101,10 +102,30 @@ def test_compare(inputs: dict[str, str], tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_predict(inputs: dict[str, str], tmp_path: Path) -> None:
+    eyes = eye_volumes(tmp_path / "eyes", patients=2, slices=2)
+    env = inputs | make_run_and_sets(tmp_path) | {"OUT": str(tmp_path / "out"), "EYES": str(eyes)}
+    run_page("predict.md", tmp_path, env)
+    assert (tmp_path / "out" / "new_patients.html").stat().st_size > 500
+    assert len(list((tmp_path / "out" / "maps").iterdir())) == 3 * 14
+    assert len((tmp_path / "out" / "eyes.csv").read_text().splitlines()) == 1 + 4
+    lines = (tmp_path / "out" / "new_patients.csv").read_text().splitlines()
+    assert len(lines) == 1 + 3 * 14
+
+
+@pytest.mark.slow
 def test_from_retfound(inputs: dict[str, str], shards: str, tmp_path: Path) -> None:
     env = inputs | {"SHARDS": shards, "OUT": str(tmp_path / "out")}
     run_page("from_retfound.md", tmp_path, env)
     assert (tmp_path / "out" / "ours.pth.md").exists()
+
+
+@pytest.mark.slow
+def test_doctor(shards: str, tmp_path: Path) -> None:
+    said = run_page("doctor.md", tmp_path, {"SHARDS": shards, "OUT": str(tmp_path / "runs")})
+    assert "recorded for `retfound plan`" in said
+    assert (tmp_path / "runs" / "doctor.html").exists()
+    assert not list((tmp_path / "runs").glob("*-doctor-*"))
 
 
 @pytest.mark.slow

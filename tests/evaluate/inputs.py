@@ -150,3 +150,26 @@ def checkpoint(run: Path, step: int, seed: int = 0, steps: int = 20, generation:
         )
     )
     return url
+
+
+def target_list(
+    root: Path, rows: Sequence[dict[str, str]], shade: int = 60, patients: int | None = None
+) -> Path:
+    """`root/list.csv` with these columns and an image for each row, as bright as its `shade`, from 0 to 2.
+
+    `patients`: so many patients share the images in turn.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    lines = []
+    for i, row in enumerate(rows):
+        noise = np.random.default_rng([7, i]).integers(0, 60, (40, 48))
+        pixels = noise + shade * float(row.get("shade", 0))
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(root / f"{i:03d}.png")
+        columns = {name: cell for name, cell in row.items() if name != "shade"}
+        patient = {"patient": f"p{i % patients}"} if patients else {}
+        lines.append({"file": f"{i:03d}.png", **patient, **columns})
+    with (root / "list.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(lines[0]))
+        writer.writeheader()
+        writer.writerows(lines)
+    return root / "list.csv"

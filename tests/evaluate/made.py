@@ -10,8 +10,8 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from retfound_dist.evaluate.commands.evaluate import evaluate_command
-from retfound_dist.evaluate.data.image_encoding import encode_picture
-from retfound_dist.evaluate.results.evaluation_files import Evaluation
+from retfound_dist.evaluate.pixels.image_encoding import encode_picture
+from retfound_dist.evaluate.results.evaluation import Evaluation
 from retfound_dist.evaluate.scores import bootstrap, metrics
 from tests.evaluate.inputs import CLASSES, TINY
 

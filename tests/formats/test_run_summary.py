@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,16 +16,13 @@ from retfound_dist.formats import run_folder, run_summary
 from retfound_dist.formats.checkpoint_folder import checkpoint_url
 from retfound_dist.io import storage
 from retfound_dist.runs.run_facts import LOCK, read_run, read_run_overview
-from retfound_dist.runs.run_list import run_values
 from tests.runs.made_runs import BEGAN, make_run, row, write_checkpoint, write_probes, write_score
 
 
 @pytest.fixture(params=["disk", "memory"])
 def run(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """A run with a summary that was written at its end."""
-    url = make_run(
-        str(tmp_path / "run") if request.param == "disk" else f"memory://summaries/{tmp_path.name}"
-    )
+    url = make_run(str(tmp_path / "run") if request.param == "disk" else f"memory://{uuid.uuid4().hex}")
     write_score(url, 50, 0.9)
     run_summary.refresh(url)
     return url
@@ -37,7 +35,7 @@ def add_rows(url: str) -> None:
 def add_to_a_torn_line(url: str) -> None:
     where = storage.join(url, run_folder.METRICS)
     storage.write_bytes(where, storage.read_bytes(where) + b'{"step": 999, "lo')
-    assert run_values(read_run_overview(url))["step"] == 100
+    assert read_run_overview(url).list_values["step"] == 100
     add_rows(url)
 
 
@@ -79,12 +77,12 @@ def save_after_going_back(url: str) -> None:
     write_checkpoint(url, 70, storage.read_json(storage.join(url, run_folder.CONFIG)), generation=1)
     assert read_run(url).checkpoints == [50, 100, 70]
     assert read_run(url).state != "finished"  # it has yet to get there again
-    assert run_values(read_run_overview(url))["checkpoint"] == 70
+    assert read_run_overview(url).list_values["checkpoint"] == 70
 
 
 def save_once_more_after_going_back(url: str) -> None:
     write_checkpoint(url, 50, storage.read_json(storage.join(url, run_folder.CONFIG)), generation=1)
-    assert run_values(read_run_overview(url))["checkpoint"] == 50
+    assert read_run_overview(url).list_values["checkpoint"] == 50
 
 
 def begin_a_save(url: str) -> None:
@@ -149,19 +147,19 @@ def test_a_list_shows_what_the_whole_run_says(change: Callable[[str], None], run
     change(run)
     whole, brief = read_run(run), read_run_overview(run)
     damaged = f"{storage.join(run, run_summary.SUMMARY)} is damaged: line 1: it is cut off; "
-    assert run_values(brief) == run_values(whole)
+    assert brief.list_values == whole.list_values
     told = [text for text in brief.read_faults if text not in whole.read_faults]
     assert (brief.config, brief.read_faults) == (whole.config, [*whole.read_faults, *told])
     assert [text[: len(damaged)] for text in told] == ([damaged] if change is damage_the_summary else [])
     assert (run_summary.read(run) is not None) == (change in TRUSTED)
     run_summary.refresh(run)
-    assert run_values(read_run_overview(run)) == run_values(whole)
+    assert read_run_overview(run).list_values == whole.list_values
 
 
 def test_an_old_run_is_read_whole_and_a_folder_of_another_program_gets_none(tmp_path: Path) -> None:
     url = make_run(str(tmp_path / "old"))
     assert run_summary.read(url) is None
-    assert run_values(read_run_overview(url)) == run_values(read_run(url))
+    assert read_run_overview(url).list_values == read_run(url).list_values
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "config.json").write_text('{"architecture": "vit"}')
     run_summary.refresh(str(tmp_path / "other"))
@@ -184,7 +182,7 @@ def test_a_copied_run_is_read_by_its_summary(tmp_path: Path) -> None:
     run_summary.refresh(url)
     shutil.copytree(url, tmp_path / "copy", copy_function=shutil.copyfile)
     assert run_summary.read(str(tmp_path / "copy")) is not None
-    assert run_values(read_run_overview(str(tmp_path / "copy")))["loss"] == run_values(read_run(url))["loss"]
+    assert read_run_overview(str(tmp_path / "copy")).list_values["loss"] == read_run(url).list_values["loss"]
 
 
 def test_of_a_long_log_a_list_reads_only_what_was_added(
@@ -206,12 +204,12 @@ def test_of_a_long_log_a_list_reads_only_what_was_added(
 
     monkeypatch.setattr(storage, "read_range", read_range)
     monkeypatch.setattr(storage, "open_read", open_read)
-    assert run_values(read_run_overview(url))["step"] == 2999
+    assert read_run_overview(url).list_values["step"] == 2999
     assert asked == [("summary.json", 0)]
     asked.clear()
     added = row(3000, 2, BEGAN, {})
     run_folder.append_rows(url, run_folder.METRICS, [added])
     asked.clear()
-    assert run_values(read_run_overview(url))["step"] == 3000
+    assert read_run_overview(url).list_values["step"] == 3000
     assert [name for name, _ in asked] == ["summary.json", "metrics.jsonl"]
     assert asked[1][1] < 3 * len(json.dumps(added))

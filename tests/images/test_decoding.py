@@ -14,7 +14,7 @@ from PIL import Image
 
 from retfound_dist.config.schema import PackImage
 from retfound_dist.errors import ImageError
-from retfound_dist.evaluate.data import gray_pixels as evaluate_pixels
+from retfound_dist.evaluate.pixels import gray_pixels as evaluate_pixels
 from retfound_dist.images import jpeg
 from retfound_dist.images.decoding import decode, decode_colour, decode_grey
 from retfound_dist.stream import sample_reader

@@ -87,7 +87,11 @@ def test_what_was_found_and_what_was_not_used_is_said(tmp_path: Path) -> None:
             "file,patient\nA/0.jpg,1.23E+15\n",
             "line 2: patient '1.23E\\+15' is a number that Excel has shortened",
         ),
-        ("file,label\nA/0.jpg,#REF!\n", "line 2: label is #REF!"),
+        (
+            "file,class\nA/0.jpg,#REF!\n",
+            "manifest.csv line 2: the column 'class' has #REF!, a formula that failed",
+        ),
+        ("file,label\n#NAME?,A\n", "line 2: the column 'file' has #NAME\\?, a formula"),
     ],
 )
 def test_what_cannot_be_right_is_refused_with_its_line(tmp_path: Path, text: str, said: str) -> None:
@@ -164,3 +168,18 @@ def test_a_list_of_many_images_takes_the_memory_of_its_rows(tmp_path: Path) -> N
         49,
     )
     assert found.rows["A/0099998.jpg"].volume is last.volume
+
+
+def test_cells_of_requested_columns_are_read_in_the_order_of_the_request(tmp_path: Path) -> None:
+    text = rows("file,age,sex", "A/0.jpg,51.0,F", "A/1.jpg,n/a,", "B/0.jpg,7,  m ")
+    (tmp_path / "list.csv").write_text(text)
+    read = read_listing(str(tmp_path / "list.csv"), requested=("sex", "age"))
+    assert [row.requested for row in read.rows.values()] == [("F", "51"), (None, None), ("m", "7")]
+    assert read.summary == "list.csv: file <- 'file', 'sex', 'age'"
+    assert [row.requested for row in read_listing(str(tmp_path / "list.csv")).rows.values()] == [()] * 3
+
+
+def test_a_requested_column_with_a_failed_formula_is_refused_with_its_line(tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text(rows("file,sex", "A/0.jpg,F", "A/1.jpg,#REF!"))
+    with pytest.raises(DataError, match=r"list\.csv line 3: the column 'sex' has #REF!, a formula"):
+        read_listing(str(tmp_path / "list.csv"), requested=("sex",))

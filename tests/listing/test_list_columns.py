@@ -107,3 +107,29 @@ def test_case_and_punctuation_of_a_known_name_change_nothing(
     at = data.draw(st.integers(1, len(name) - 1)) if len(name) > 1 else 1
     spelt = name[:at].upper() + mark + name[at:]
     assert known_counter(FIELDS)([spelt, "thickness"]) == 1
+
+
+def test_a_requested_column_is_found_by_its_plain_name_and_is_not_called_unused() -> None:
+    table = Table("list.csv", ("file", "Device Name", "sex", "age"), [])
+    chosen = find_columns(table, FIELDS, ("file",), "file,label", ("sex", "device_name"))
+    assert chosen.requested == (2, 1)
+    assert chosen.summary == "file <- 'file', 'sex', 'Device Name'; not used: 'age'"
+
+
+def test_a_requested_column_may_look_like_a_patient_or_be_a_known_field() -> None:
+    table = Table("list.csv", ("file", "patient_code_anon", "eye"), [])
+    chosen = find_columns(table, FIELDS, ("file",), "file,label", ("patient_code_anon", "eye"))
+    assert chosen.requested == (1, 2)
+    assert chosen.positions == {"file": 0, "eye": 2}
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("devise", r"no column 'devise' \(it has 'file', 'device'\): did you mean 'device'\?"),
+        ("ethnicity", r"no column 'ethnicity' \(it has 'file', 'device'\): add it, or leave it out"),
+    ],
+)
+def test_a_requested_column_that_is_missing_names_the_nearest(name: str, says: str) -> None:
+    with pytest.raises(DataError, match=says):
+        find_columns(Table("list.csv", ("file", "device"), []), FIELDS, ("file",), "file,label", (name,))

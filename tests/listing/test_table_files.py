@@ -164,9 +164,10 @@ def test_what_is_larger_than_any_list_is_refused_and_the_limit_can_be_raised(
     monkeypatch.setenv("RETFOUND_TABLE_GB", "0.000001")
     with pytest.raises(DataError, match="unpacks to more than 1e-06 GB: save it as CSV, or allow more with"):
         _parse_xlsx(workbook_bytes, "list.csv", lambda cells: 0)
-    monkeypatch.setenv("RETFOUND_TABLE_GB", "much")
-    with pytest.raises(ConfigError, match="RETFOUND_TABLE_GB=much is not a number: give gigabytes"):
-        check_size(5, "list.csv")
+    for text in ("much", "nan", "inf", "-1", "0"):
+        monkeypatch.setenv("RETFOUND_TABLE_GB", text)
+        with pytest.raises(ConfigError, match=f"RETFOUND_TABLE_GB={text} is not a number above 0: give giga"):
+            check_size(5, "list.csv")
 
 
 def test_a_sheet_that_is_full_is_refused_because_what_came_after_is_lost(

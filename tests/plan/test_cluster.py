@@ -4,7 +4,7 @@ import pytest
 
 from retfound_dist.errors import ConfigError
 from retfound_dist.plan import cluster as clusters
-from retfound_dist.plan.cluster import DEVICES, ClusterFlags, find_cluster, find_device
+from retfound_dist.plan.cluster import DEVICES, ClusterFlags, find_cluster, find_device, known_device
 
 SLURM = {"SLURM_JOB_ID": "7", "SLURM_JOB_NUM_NODES": "4", "SLURM_GPUS_PER_NODE": "h100:8"}
 
@@ -76,3 +76,18 @@ def test_the_gpus_of_this_host_are_asked_of_the_driver(
     assert (found.nodes, found.gpus_per_node, found.device.name) == (1, 2, "H100-80GB")
     assert DEVICES[2] is found.device
     assert clusters._local_cluster() is not None
+
+
+@pytest.mark.parametrize(
+    ("name", "known"),
+    [
+        ("NVIDIA H100 80GB HBM3", "H100-80GB"),
+        ("NVIDIA A100-SXM4-40GB", "A100-40GB"),
+        ("NVIDIA L40S", "L40S-48GB"),
+        ("NVIDIA GeForce RTX 4090", "RTX4090-24GB"),
+        ("Tesla V100-SXM2-16GB", ""),
+    ],
+)
+def test_a_gpu_is_known_by_torch_s_name_of_it(name: str, known: str) -> None:
+    device = known_device(name)
+    assert (device.name if device else "") == known

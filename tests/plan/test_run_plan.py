@@ -1,13 +1,10 @@
 """`retfound plan`: arithmetic, memory, speed, store, and what it prints."""
 
-import pytest
-
 from retfound_dist.config.loading import load
 from retfound_dist.config.schema import PretrainConfig
 from retfound_dist.estimate.save_time import Grace
 from retfound_dist.plan.cluster import DEVICES, Cluster
 from retfound_dist.plan.data_facts import assumed_data
-from retfound_dist.plan.measured_rates import MeasuredRate
 from retfound_dist.plan.run_plan import plan_run
 from tests import ROOT
 
@@ -26,17 +23,6 @@ def test_a_save_that_takes_longer_than_those_who_stop_a_run_wait_is_warned_of() 
 
     assert warned() == ["scancel allows 20 s"]
     assert warned("train.grace_s=10") == ["train.grace_s allows 10 s", "scancel allows 20 s"]
-
-
-def test_a_rate_that_was_measured_is_used_and_named() -> None:
-    config, _ = load(PretrainConfig, OCT)
-    data, one = assumed_data(182_980, 5e4, ""), Cluster(1, 1, DEVICES[2])
-    known = plan_run(config, data, one, MeasuredRate(3800, "train.json, 'ours'"), 168)
-    guessed = plan_run(config, data, one, None, 168)
-    assert known.speed.images_per_s == pytest.approx(3800, rel=0.02)
-    assert "train.json" in known.speed.source
-    assert "datasheet" in guessed.speed.source
-    assert "assumed" in guessed.speed.source
 
 
 def test_one_gpu_keeps_fp32_sums_of_the_gradients_of_several_passes() -> None:

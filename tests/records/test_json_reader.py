@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from pydantic import with_config
@@ -285,3 +286,65 @@ def test_lines_can_be_plain_dataclasses() -> None:
     log = json_reader.parse_lines(b'{"name": "a", "bytes": 1}\n{"name": "b"}\n', Part, "log")
     assert log.rows == [Part("a", 1)]
     assert log.bad == 1
+
+
+@dataclass(frozen=True)
+class Versioned:
+    """A file whose kind names its format: it is read in one pass."""
+
+    format: Literal[1] = 1
+    digest: str = ""
+    share: float = 0.0
+    more: dict[str, Any] = field(default_factory=dict)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ('{"share": 1e999}', "line 1: a number is too large"),
+        ('{"share":-1E+999}', "line 1: a number is too large"),
+        ('{\n"more": {"a": [0.5,\n 1e400]}}', "line 3: a number is too large"),
+        ('{"a later key": 1.5e309}', "line 1: a number is too large"),
+        ('{"more": {"a": ' + "9" * 300 + "e99}}", "a number is too large"),
+        ('{"a later key": NaN}', "NaN and Infinity are not JSON"),
+        ('{"more": {"a": -Infinity}}', "NaN and Infinity are not JSON"),
+        ('{"share": "1"}', "share is '1'"),
+        ('{"format": 2, "share": "1"}', "has format 2, this version reads format 1"),
+        ('{"format": true}', "has format true"),
+        ('{"format": 1.0}', "has format 1.0"),
+        ('{"more": {"format": 1}, "format": true}', "has format true"),
+        ('{"share": 1} {}', "there is text after its end"),
+    ],
+)
+def test_a_kind_that_names_its_format_is_read_as_strictly_as_others(text: str, reason: str) -> None:
+    with pytest.raises((RecordError, FormatError), match=re.escape(reason)):
+        json_reader.parse(text.encode(), Versioned, "a.json", "")
+
+
+@pytest.mark.parametrize("number", ["1e300", "1E+0308", "5e-999", "0." + "3" * 400, "123456e000"])
+def test_large_and_long_numbers_that_are_finite_are_read(number: str) -> None:
+    text = '{"share": %s, "digest": "12e999", "more": {"say": "Infinity, NaN: 1e999", "number": %s}}'
+    value = json_reader.parse((text % (number, number)).encode(), Versioned, "a.json", "")
+    assert value.share == value.more["number"] == float(number)
+    assert (value.digest, value.more["say"]) == ("12e999", "Infinity, NaN: 1e999")
+
+
+def test_a_file_longer_than_one_read_is_read_whole(tmp_path: Path) -> None:
+    where = str(tmp_path / "a.json")
+    storage.write_json(where, {"digest": "0123456789" * 50_000})
+    assert json_reader.read(where, Versioned, "").digest == "0123456789" * 50_000
+    with pytest.raises(RecordError, match="more than 400,000 bytes"):
+        json_reader.read(where, Versioned, "", limit=400_000)
+
+
+@dataclass(slots=True)
+class SlottedRow:
+    """A kind without `__dict__`."""
+
+    loss: float
+
+
+def test_a_number_that_is_too_large_is_found_in_a_slotted_kind() -> None:
+    lines = json_reader.parse_lines(b'{"loss": 1e999}\n{"loss": 1.5}\n', SlottedRow, "log.jsonl")
+    assert [row.loss for row in lines.rows] == [1.5]
+    assert lines.bad == 1

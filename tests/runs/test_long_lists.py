@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import shutil
 import sys
@@ -13,7 +14,7 @@ import pytest
 from retfound_dist.cli import main
 from retfound_dist.formats import run_summary
 from retfound_dist.runs import long_lists, run_list
-from retfound_dist.runs.long_lists import DelayedProgress, plain_table, read_each
+from retfound_dist.runs.long_lists import DelayedProgress, plain_table, read_each, without_collector
 from tests.runs.made_runs import make_run, write_score
 
 
@@ -73,3 +74,15 @@ def test_what_takes_long_says_how_far_it_is_on_the_error_stream(monkeypatch: pyt
         slow(done, 3)
     lines = sys.stderr.getvalue().splitlines()  # type: ignore[attr-defined]
     assert [line[:20] for line in lines] == [f"reading runs: {done} of 3" for done in (1, 2, 3)]
+
+
+def test_the_collector_is_off_in_the_block_only_and_stays_off_where_it_was() -> None:
+    assert gc.isenabled()
+    with without_collector():
+        with without_collector():
+            assert not gc.isenabled()
+        assert not gc.isenabled()
+    assert gc.isenabled()
+    with pytest.raises(ValueError), without_collector():
+        raise ValueError
+    assert gc.isenabled()

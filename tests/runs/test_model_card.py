@@ -8,7 +8,8 @@ import pytest
 from retfound_dist.cli import main
 from retfound_dist.config.loading import to_dict
 from retfound_dist.config.schema import Data, PretrainConfig, Run, Train
-from retfound_dist.runs.model_card import Card, card_url, licence_of, original_weights, render
+from retfound_dist.export.exported_files import card_url
+from retfound_dist.runs.model_card import Card, render
 from tests.evaluate.inputs import checkpoint
 from tests.runs.made_runs import write_score
 from tests.stream.stream_inputs import make_set
@@ -44,7 +45,6 @@ def test_every_export_has_a_card_with_data_recipe_scores_and_licence(tmp_path: P
     ],
 )
 def test_the_starting_weights_licence_goes_along(init: str, licence: str) -> None:
-    assert licence_of(init)[1] == licence
     config = to_dict(PretrainConfig(run=Run(url="r"), data=Data(shards="s"), train=Train(steps=1)))
     config["model"]["init"] = init
     card = render(Card("w", "o", 1, "mae", config=config, data_fault="no such bucket"), encoder_only=True)
@@ -54,15 +54,6 @@ def test_the_starting_weights_licence_goes_along(init: str, licence: str) -> Non
     elif not licence:
         assert "find it out" in card
     assert "no such bucket" in card
-
-
-def test_a_chain_of_warm_starts_is_followed_to_where_it_began(tmp_path: Path) -> None:
-    url = checkpoint(tmp_path / "run", 7)
-    commit = Path(url) / "COMMIT.json"
-    tree = json.loads(commit.read_text())
-    tree["config"]["model"]["init"] = "mae_pretrain_vit_large.pth"
-    commit.write_text(json.dumps(tree))
-    assert original_weights(url) == "mae_pretrain_vit_large.pth"
 
 
 def test_weights_that_came_without_a_config_say_that_nothing_is_known() -> None:

@@ -14,7 +14,6 @@ from retfound_dist.formats.score_files import ScoreFile
 from retfound_dist.io import storage
 from retfound_dist.runs.dashboard import make_app
 from retfound_dist.runs.run_facts import LOCK, read_log, read_run, read_run_file
-from retfound_dist.runs.run_list import run_values
 from tests.runs.made_runs import make_run
 
 BROKEN: dict[str, list[str]] = {
@@ -59,7 +58,7 @@ def test_a_run_that_never_started_is_listed(tmp_path: Path) -> None:
     storage.write_json(str(tmp_path / "config.json"), {"train": {"steps": 0, "epochs": 8.0, "log_every": 1}})
     run = read_run(str(tmp_path))
     assert (run.state, run.total_steps, run.step) == ("not started", None, 0)
-    assert run_values(run)["loss"] is None
+    assert run.list_values["loss"] is None
 
 
 def test_a_schedule_in_epochs_is_told_in_steps(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ context = get_context("spawn")
 lock, queue = context.Lock(), context.Queue()
 print(lock._semlock.name.lstrip("/"), util.get_temp_dir(), flush=True)
 if sys.argv[1:]:
+    sys.stdin.read()
     sys.exit()
 time.sleep(60)
 """
@@ -33,12 +34,20 @@ NEXT = "from retfound_dist.runtime import worker_leftovers; worker_leftovers.nam
 def start(tmp_path: Path, *more: str) -> tuple[subprocess.Popen[str], Path, Path]:
     """A process that shares a semaphore and a folder, in a process group of its own; gives both."""
     owner = subprocess.Popen(
-        [sys.executable, "-c", OWNER, *more], stdout=subprocess.PIPE, text=True, start_new_session=True,
+        [sys.executable, "-c", OWNER, *more], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        start_new_session=True,
         env={**os.environ, "TMPDIR": str(tmp_path)},
     )  # fmt: skip
     assert owner.stdout is not None
     name, folder = owner.stdout.readline().split()
     return owner, worker_leftovers.SHM / f"sem.{name}", Path(folder)
+
+
+def end(owner: subprocess.Popen[str]) -> None:
+    """Let a process end that was started with `end`."""
+    assert owner.stdin is not None
+    owner.stdin.close()
+    assert owner.wait(30) == 0
 
 
 def next_start(tmp_path: Path) -> None:
@@ -76,10 +85,22 @@ def test_what_a_killed_job_left_goes_at_the_next_start_and_what_a_living_one_use
 
 def test_a_process_that_ends_leaves_nothing(tmp_path: Path) -> None:
     owner, semaphore, folder = start(tmp_path, "end")
-    assert owner.wait(30) == 0
+    end(owner)
     assert not semaphore.exists()
     assert not folder.exists()
     assert not list(worker_leftovers.SHM.glob(f"{semaphore.name.removeprefix('sem.').rsplit('-', 1)[0]}*"))
+
+
+def test_a_process_that_ends_removes_what_was_killed_while_it_ran(tmp_path: Path) -> None:
+    """A worker of a killed process may hold its lock for some seconds after the next start."""
+    killed, left, _ = start(tmp_path)
+    following, _, _ = start(tmp_path, "end")
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.wait()
+    assert left.exists()
+    end(following)
+    assert not left.exists()
+    assert not list(worker_leftovers.SHM.glob(f"{left.name.removeprefix('sem.').rsplit('-', 1)[0]}*"))
 
 
 def test_a_long_tmpdir_and_nowhere_else_to_go_is_told(

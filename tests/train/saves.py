@@ -54,7 +54,7 @@ def save(run: str, value: float, scratch: str, step: int = STEP, keep: Checkpoin
         url=url, step=step, samples=80, world_size=RANKS, zero_stage=1, precision="fp32", batch_digest="0",
         time="2026-01-01T00:00:00+00:00", config={}, files=files,
     )  # fmt: skip
-    settings = keep or Checkpoint(keep_last=9, patience_s=5.0)
+    settings = keep or Checkpoint(keep_last=9, patience_s=10.0)
     finalize_checkpoint(CheckpointToFinalize(run, held, mark, parts, [{"w": (8,)}], fixed, scratch, settings))
     return checkpoint_folder.read_commit(url)
 

@@ -59,7 +59,7 @@ def test_a_run_stopped_and_resumed_on_other_ranks_and_stage_is_the_same_run(
     fp32 = ["train.precision=fp32", "train.steps=8", "checkpoint.every_steps=2"]
     whole = pretrain(1, tmp_path / "whole", manifest.url, *fp32)
     assert whole.returncode == 0, whole.stderr
-    for ranks, stage, stop in ((2, 2, 2), (1, 3, 3), (2, 3, 5), (1, 1, 6), (3, 0, 0)):
+    for ranks, stage, stop in ((2, 2, 2), (1, 3, 4), (2, 1, 6), (3, 0, 0)):
         again = pretrain(
             ranks,
             tmp_path / "cut",
@@ -75,7 +75,7 @@ def test_a_run_stopped_and_resumed_on_other_ranks_and_stage_is_the_same_run(
     assert len({r["batch_digest"] for r in a}) == 8
     assert [r["loss"] for r in a] == pytest.approx([r["loss"] for r in b], rel=1e-5)
     assert [r["grad_norm"] for r in a] == pytest.approx([r["grad_norm"] for r in b], rel=1e-3)
-    assert [r["world_size"] for r in b] == [2, 2, 1, 2, 2, 1, 3, 3]
+    assert [r["world_size"] for r in b] == [2, 2, 1, 1, 2, 2, 3, 3]
     done = pretrain(1, tmp_path / "cut", manifest.url, *fp32)
     assert done.returncode == 0
     assert "last step" in done.stderr

@@ -20,7 +20,7 @@ from retfound_dist.config.schema import (
 )
 from retfound_dist.errors import RunConflictError
 from retfound_dist.evaluate.data import pretraining_overlap
-from retfound_dist.evaluate.data.labelled_set import load_labelled_set
+from retfound_dist.evaluate.data.set_loading import load_labelled_set
 from retfound_dist.evaluate.data.starting_weights import open_starting_weights
 from retfound_dist.formats import checkpoint_folder
 from retfound_dist.formats.content_identity import INIT_WEIGHTS, SHARD_SET, describe_set

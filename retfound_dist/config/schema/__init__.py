@@ -8,6 +8,7 @@ May import no other part of the package.
 
 from retfound_dist.config.schema.evaluate_settings import (
     OWN,
+    Clinical,
     CompareConfig,
     CompareOut,
     EvalData,
@@ -29,6 +30,7 @@ from retfound_dist.config.schema.pack_settings import (
 from retfound_dist.config.schema.pretrain_settings import (
     Checkpoint,
     Data,
+    DeviceSetting,
     Model,
     Optim,
     PretrainConfig,
@@ -36,14 +38,20 @@ from retfound_dist.config.schema.pretrain_settings import (
     Train,
 )
 from retfound_dist.config.schema.suite_settings import SuiteConfig, SuiteOut, SuiteSet
+from retfound_dist.config.schema.task_settings import LABEL_SEPARATOR, MULTICLASS, NO_LABEL, Task, TaskKind
 
 __all__ = [
+    "LABEL_SEPARATOR",
+    "MULTICLASS",
+    "NO_LABEL",
     "OWN",
     "Alarm",
     "Checkpoint",
+    "Clinical",
     "CompareConfig",
     "CompareOut",
     "Data",
+    "DeviceSetting",
     "EvalData",
     "EvalModel",
     "EvalOut",
@@ -64,6 +72,8 @@ __all__ = [
     "SuiteConfig",
     "SuiteOut",
     "SuiteSet",
+    "Task",
+    "TaskKind",
     "Train",
     "WatchConfig",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import field
 from typing import Annotated, Literal
 
@@ -18,6 +19,7 @@ from retfound_dist.config.schema.setting_types import (
     PositiveFloat,
     Seeds,
 )
+from retfound_dist.config.schema.task_settings import Task, check_task
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -27,6 +29,14 @@ class EvalData:
     path: str
     """Folder (train|val|test/<class>, or class folders), list with the columns file and label (.csv,
     .tsv, .xlsx), or URL of labelled shards."""
+    unit: Literal["image", "volume", "eye", "patient"] = "image"
+    """What is scored. `volume`, `eye` and `patient`: the images of one volume, one eye or one patient give
+    one prediction (`finetune.pool`). An eye is a patient with a side. The list, the shard set or the file
+    names must say which volume, eye or patient an image is of."""
+    labels: str = ""
+    """Table with labels of volumes, eyes or patients (columns volume,label, or patient,eye,label, or
+    patient,label). Each image of `path` gets the label of its own; images without one are left out and
+    counted. Empty: the labels are those of the images."""
     # RETFound splits OCTID 6:2:2.
     fractions: Parts = (0.6, 0.2, 0.2)
     """Shares of train, val and test, for a set without a split of its own. The set is divided by patient
@@ -58,6 +68,10 @@ class EvalData:
     """What to do with images whose patient is not known. `volume`: keep the slices of one volume in one
     part, and also the images of a folder below a class folder. Volumes come from the list, the shard set
     or the file names. `image`: assign every image alone."""
+    subgroups: tuple[str, ...] = ()
+    """Columns of the list, or fields of the samples, that divide the test part into subgroups with scores of
+    their own: ["sex", "device", "age:0-50,50-70,70+"]. After a colon stand ranges of numbers: 50-70 holds 50
+    and all numbers below 70. The external set needs the same columns."""
     labels_as_given: bool = False
     """Accept every label as a class, even if labels look like measurements, dates, names or several
     classes at once, or differ only by capitals."""
@@ -88,6 +102,27 @@ class External:
         return self
 
 
+Rate = Annotated[float, Field(gt=0, lt=1)]
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Clinical:
+    """What a clinic asks: operating points, decision curves, predictive values. They do not change the
+    fine-tuning: an existing evaluation of images without an external set is only scored again."""
+
+    positive: tuple[str, ...] = ()
+    """Classes that together are the positive answer of one two-class question, such as ["AMD", "DME"]. Empty:
+    each class is a question of its own, against the rest."""
+    specificities: tuple[Rate, ...] = (0.9, 0.95)
+    """Specificities that a threshold has to reach on val."""
+    sensitivities: tuple[Rate, ...] = (0.9, 0.95)
+    """Sensitivities that a threshold has to reach on val."""
+    prevalence: dict[str, Rate] = field(default_factory=dict)
+    """CLASS = its prevalence where the classifier will be used, such as 0.02. PPV and NPV are then also given
+    at this prevalence. Shares of all people: of all classes they sum to 1. Empty: only at that of the test
+    part."""
+
+
 OWN: Literal["own"] = "own"
 
 
@@ -101,6 +136,31 @@ class EvalModel:
     image_size: Positive | Literal["own"] = OWN
     """Side of the input in pixels, for any weights: positions are resampled. `own`: the size that the weights
     were trained with, and 224 for `none`."""
+
+
+def check_pool(units: Collection[str], finetune: Finetune) -> None:
+    """ValueError where images would be pooled, but images are all that is scored.
+
+    `units`: `data.unit` of each set.
+    """
+    pools = {finetune.pool, *(change.get("pool") for change in finetune.try_recipes)}
+    if "attention" in pools and set(units) == {"image"}:
+        raise ValueError(
+            'finetune.pool="attention" pools the images of a volume, an eye or a patient, but single images '
+            'are scored: set data.unit="eye", or leave finetune.pool out'
+        )
+
+
+def settings_of_classes(data: EvalData, external: External, clinical: Clinical) -> dict[str, bool]:
+    """Setting -> whether it is set, of those that only one class of several has."""
+    return {
+        "external.path": bool(external.path),
+        "data.label_shots": data.label_shots > 0,
+        "data.subgroups": bool(data.subgroups),
+        "data.unit": data.unit != "image",
+        "data.labels": bool(data.labels),
+        "clinical": clinical != Clinical(),
+    }
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -121,10 +181,12 @@ class EvaluateConfig:
     out: EvalOut
     seeds: Seeds = (0,)
     """Random seeds. The model is fine-tuned once for each."""
+    task: Task = field(default_factory=Task)
     external: External = field(default_factory=External)
     model: EvalModel = field(default_factory=EvalModel)
     finetune: Finetune = field(default_factory=Finetune)
     probe: Probe = field(default_factory=Probe)
+    clinical: Clinical = field(default_factory=Clinical)
     jobs: Positive = 1
     """Seeds that are fine-tuned at the same time, each in its own process. The processes use the GPUs in
     turn."""
@@ -132,6 +194,12 @@ class EvaluateConfig:
     """CPU threads. 0: all cores."""
     bootstrap: Positive = 1000
     """Resamples for each 95 % interval."""
+
+    @model_validator(mode="after")
+    def _fits_its_task(self) -> EvaluateConfig:
+        check_task(self.task, self.finetune, settings_of_classes(self.data, self.external, self.clinical))
+        check_pool([self.data.unit], self.finetune)
+        return self
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -155,6 +223,7 @@ class CompareConfig:
     out: CompareOut
     seeds: Seeds = (0,)
     """Random seeds. Each row is fine-tuned once for each."""
+    task: Task = field(default_factory=Task)
     label_shares: tuple[Annotated[float, Field(gt=0, le=1)], ...] = ()
     """Additional shares of the train part's labels at which all rows are compared, such as [0.01, 0.1,
     0.5]."""
@@ -172,6 +241,7 @@ class CompareConfig:
     model: EvalModel = field(default_factory=EvalModel)
     finetune: Finetune = field(default_factory=Finetune)
     probe: Probe = field(default_factory=Probe)
+    clinical: Clinical = field(default_factory=Clinical)
     jobs: Positive = 1
     """Rows that are evaluated at the same time, each in its own process. They share the threads and use
     the GPUs in turn."""
@@ -181,9 +251,17 @@ class CompareConfig:
     """Resamples for each 95 % interval."""
 
     @model_validator(mode="after")
+    def _fits_its_task(self) -> CompareConfig:
+        unfit = settings_of_classes(self.data, self.external, self.clinical)
+        unfit |= {"label_shots": bool(self.label_shots), "label_shares": bool(self.label_shares)}
+        check_task(self.task, self.finetune, unfit)
+        return self
+
+    @model_validator(mode="after")
     def _has_rows(self) -> CompareConfig:
         if not self.weights:
             raise ValueError('weights is empty: give at least one row, such as weights.scratch = "none"')
+        check_pool([self.data.unit], self.finetune)
         if isinstance(self.sizes, tuple) and self.model.image_size != OWN:
             raise ValueError("sizes and model.image_size both give sizes: give one of the two")
         if self.data.label_shots and (self.label_shares or self.label_shots):
@@ -229,6 +307,7 @@ class WatchConfig:
 
     @model_validator(mode="after")
     def _watches_a_probe(self) -> WatchConfig:
+        check_pool([self.data.unit], self.finetune)
         if self.alarm.method not in self.probe.kinds:
             raise ValueError(
                 f"alarm.method={self.alarm.method} is not in probe.kinds ({', '.join(self.probe.kinds)}): "

@@ -92,6 +92,16 @@ class Finetune:
     """`bf16`: multiply in bfloat16 and keep the weights in fp32. A CPU without bf16 instructions uses
     fp32. `auto`: bf16 on a GPU, fp32 on a CPU."""
 
+    pool: Literal["mean", "attention"] = "mean"
+    """How the images of a volume, an eye or a patient give one prediction, where `data.unit` is one of
+    these. `mean`: the mean of their logits. `attention`: a small head, trained on the features of the
+    fine-tuned network, weighs the images (Ilse et al. 2018)."""
+    keep: bool | Literal["all"] = True
+    """Keep the fine-tuned weights of each seed in classifier/ beside metrics.json, for `predict` and
+    `export`. A comparison keeps those of the row that is best on val. With `jobs` above 1 the weights of all
+    rows are on the disk until its end. "all": those of every row, and of every cell of a suite. false: none.
+    `watch` keeps none."""
+
     def with_change(self, change: dict[str, Any]) -> Finetune:
         """This recipe with some settings changed. Raises pydantic's ValidationError for invalid values."""
         # Through JSON, as in `config.loading`: a change comes from a file, where tuples are lists.

@@ -57,6 +57,9 @@ class Phantom:
     """Number of patients. Each patient has one class. The five classes are equally frequent."""
     slices: Positive = 8
     """B-scans in each volume."""
+    lesion_slices: Count = 0
+    """B-scans of each volume that show the lesion, next to each other at a random place. The others show the
+    healthy retina beside it. 0: all."""
     volumes: Annotated[int, Field(ge=1, le=2)] = 1
     """Volumes (eyes) of each patient."""
     height: Annotated[int, Field(ge=64)] = 192
@@ -76,8 +79,8 @@ class PackImage:
     """How images are stored."""
 
     format: Literal["jpg", "png", "webp"] = "jpg"
-    """Format of stored images. PNG and WebP are lossless. A grey JPEG that needs no change is always
-    stored as it is."""
+    """Format of stored images. PNG and WebP are lossless. A grey JPEG that is not rotated,
+    trimmed or scaled is always stored as it is."""
     quality: Annotated[int, Field(ge=1, le=100)] = 95
     """JPEG quality."""
     max_height: Count = 0

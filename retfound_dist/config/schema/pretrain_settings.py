@@ -21,6 +21,8 @@ from retfound_dist.config.schema.setting_types import (
     Steps,
 )
 
+DeviceSetting = Literal["auto", "cuda", "cpu"]
+
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Run:
@@ -150,6 +152,9 @@ class Train:
     runs as 1."""
     precision: Literal["bf16", "fp32"] = "bf16"
     """`bf16` keeps master weights in fp32 and accumulates gradients in fp32."""
+    device: DeviceSetting = "auto"
+    """Where each rank computes. `auto`: on a GPU, or on the CPU of a machine without one. If GPUs are there
+    and torch cannot use them, the run does not start."""
     compile: bool | Literal["auto"] = "auto"
     """Compile the step. Each start takes about a minute longer, and steps are faster. `auto`: on GPUs
     with ZeRO below 3."""

@@ -8,7 +8,13 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
-from retfound_dist.config.schema.evaluate_settings import OWN, EvalData, EvalModel, External
+from retfound_dist.config.schema.evaluate_settings import (
+    OWN,
+    EvalData,
+    EvalModel,
+    External,
+    check_pool,
+)
 from retfound_dist.config.schema.finetune_settings import Finetune, Probe
 from retfound_dist.config.schema.setting_types import STRICT, Count, Positive, Seeds
 
@@ -69,6 +75,8 @@ class SuiteConfig:
             raise ValueError('weights is empty: give at least one row, such as weights.scratch = "none"')
         if not self.sets:
             raise ValueError('sets is empty: give at least one set, such as sets.octid.path = "OCTID"')
+        # A suite may have sets of eyes beside sets of images, which are not pooled.
+        check_pool([one.unit for one in self.sets.values()], self.finetune)
         if isinstance(self.sizes, tuple) and self.model.image_size != OWN:
             raise ValueError("sizes and model.image_size both give sizes: give one of the two")
         part, _, count = self.cells.partition("/")

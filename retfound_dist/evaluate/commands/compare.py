@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from retfound_dist.config.loading import load, to_dict
-from retfound_dist.config.schema import OWN, CompareConfig, EvalModel, Finetune, SuiteConfig
+from retfound_dist.config.schema import MULTICLASS, OWN, CompareConfig, EvalModel, Finetune, SuiteConfig
 from retfound_dist.errors import (
     CheckpointError,
     ConfigError,
@@ -21,6 +21,8 @@ from retfound_dist.errors import (
     StorageError,
     WeightsError,
 )
+from retfound_dist.evaluate.classifier.best_row import classifier_lines
+from retfound_dist.evaluate.clinical.questions import check_clinical
 from retfound_dist.evaluate.commands.comparison_cells import (
     evaluate_cells,
     group_by_share,
@@ -28,8 +30,9 @@ from retfound_dist.evaluate.commands.comparison_cells import (
     input_of,
     list_cells,
 )
-from retfound_dist.evaluate.commands.evaluate import load_labelled, set_threads
-from retfound_dist.evaluate.data.label_subset import whole_train
+from retfound_dist.evaluate.commands.evaluate import set_threads, versions
+from retfound_dist.evaluate.commands.set_messages import load_labelled
+from retfound_dist.evaluate.data.label_subset import whole_train, with_label_subset
 from retfound_dist.evaluate.data.starting_weights import WEIGHTS_CACHE, StartingWeights, open_starting_weights
 from retfound_dist.evaluate.few_shots.shot_report import shots_plots, shots_sentences, shots_tables
 from retfound_dist.evaluate.few_shots.shot_scores import ShotPlan, plan_shots, shots_entries
@@ -39,8 +42,9 @@ from retfound_dist.evaluate.report.backbone_table import token_warning
 from retfound_dist.evaluate.report.evaluation_page import comparison_page
 from retfound_dist.evaluate.report.paired_differences import comparison
 from retfound_dist.evaluate.results import evaluation_files
-from retfound_dist.evaluate.results.evaluation_files import Evaluation
+from retfound_dist.evaluate.results.evaluation import Evaluation
 from retfound_dist.evaluate.results.existing_results import check_out_url, check_rows
+from retfound_dist.evaluate.task_results.task_commands import compare_task
 from retfound_dist.formats import url_kinds
 from retfound_dist.formats.content_identity import IdentityCache
 from retfound_dist.io import output_files, storage
@@ -97,8 +101,16 @@ def _compare(config: CompareConfig, quiet: bool, force: bool) -> None:
         all_labels = whole_train(config.data)
         backbones = {input_of(start): start.backbone for start in starts.values()}
         sets = {
-            key: load_labelled(all_labels, backbones[key], show, config.external) for key in sorted(backbones)
+            key: load_labelled(all_labels, backbones[key], show, config.external, config.task)
+            for key in sorted(backbones)
         }
+        if config.task.kind != MULTICLASS:
+            of_rows = {
+                name: with_label_subset(sets[input_of(start)], config.data) for name, start in starts.items()
+            }
+            compare_task(config, starts, of_rows, show, versions(), force, report_url(config), warning)
+            return
+        check_clinical(config.clinical, next(iter(sets.values())).classes)
         plan = plan_shots(next(iter(sets.values())), config.label_shots)
         for note in plan.notes:
             show.say(f"note: {note}")
@@ -111,6 +123,8 @@ def _compare(config: CompareConfig, quiet: bool, force: bool) -> None:
         scores = {name: row.metrics for name, row in by_share[config.data.label_share].items()}
         for sentence in [*text_tables.terminal_table(scores), *tree["sentences"]]:
             show.say(sentence)
+        for line in classifier_lines(config, by_share[config.data.label_share]):
+            show.say(line)
         show.say(f"report: {report_url(config)}")
 
 

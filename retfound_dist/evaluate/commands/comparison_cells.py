@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from retfound_dist.config.schema import CompareConfig, EvalOut, EvaluateConfig
+from retfound_dist.evaluate.classifier.best_row import keep_best_classifier
 from retfound_dist.evaluate.commands.comparison_row import (
     evaluate_and_write,
     read_back,
@@ -26,7 +27,7 @@ from retfound_dist.evaluate.data.starting_weights import StartingWeights, open_s
 from retfound_dist.evaluate.finetune.parallel_runs import run_in_parallel
 from retfound_dist.evaluate.probe.frozen_features import cached_features
 from retfound_dist.evaluate.report.label_efficiency import percent
-from retfound_dist.evaluate.results.evaluation_files import Evaluation
+from retfound_dist.evaluate.results.evaluation import Evaluation
 from retfound_dist.evaluate.results.existing_results import check_out_url, read_matching_evaluation
 from retfound_dist.io import storage
 from retfound_dist.runtime.progress import ProgressDisplay
@@ -114,6 +115,7 @@ def cell_config(config: CompareConfig, cell: Cell) -> EvaluateConfig:
         model=config.model,
         finetune=config.finetune,
         probe=config.probe,
+        clinical=config.clinical,
         threads=config.threads,
         bootstrap=config.bootstrap,
     )
@@ -143,7 +145,7 @@ def evaluate_cells(
     for cell in cells:
         start, settings = starts[cell.row], cell_config(config, cell)
         data = with_label_subset(sets[input_of(start)], settings.data)
-        evaluation = _existing_cell(start, data, settings, cell)
+        evaluation = _existing_cell(start, data, settings, cell, show)
         if evaluation:
             # A row has the same images of val and test in every draw, so one line of its overlap is enough.
             show_existing(evaluation, cell.title, show, with_overlap=not cell.shots)
@@ -163,14 +165,28 @@ def evaluate_cells(
             start = starts[cell.row]
             show.say(f"{cell.title}: {start.url}")
             data = with_label_subset(sets[input_of(start)], settings.data)
-            done[cell] = evaluate_and_write(start, data, settings, show, folders[cell.row])
+            keep = keeps_classifier(config, cell)
+            done[cell] = evaluate_and_write(start, data, settings, show, folders[cell.row], keep)
+            # Now, and not at the end: the fine-tuned weights of many rows would fill a disk.
+            keep_best_classifier(config, _whole_rows(config, done))
+    keep_best_classifier(config, _whole_rows(config, done))
     return {cell: done[cell] for cell in cells}
 
 
+def keeps_classifier(config: CompareConfig, cell: Cell) -> bool:
+    """Whether the fine-tuned weights of a cell are stored: those of the whole comparison, unless none are."""
+    return config.finetune.keep is not False and cell.labels == _main_labels(config)
+
+
+def _whole_rows(config: CompareConfig, done: Mapping[Cell, Evaluation]) -> dict[str, Evaluation]:
+    """The rows of the whole comparison that are complete."""
+    return {cell.row: row for cell, row in done.items() if cell.labels == _main_labels(config)}
+
+
 def _existing_cell(
-    start: StartingWeights, data: LabelledSet, settings: EvaluateConfig, cell: Cell
+    start: StartingWeights, data: LabelledSet, settings: EvaluateConfig, cell: Cell, show: ProgressDisplay
 ) -> Evaluation | None:
-    evaluation = reusable_evaluation(start, data, settings)
+    evaluation = reusable_evaluation(start, data, settings, show)
     # Intervals over draws need the predictions of probes.
     if evaluation and cell.shots and settings.probe.enabled and not evaluation.probe_probabilities:
         return None
@@ -209,7 +225,7 @@ def _make_in_parallel(
         run_in_parallel(encoding, config.jobs, config.threads, show)
     show.begin(f"comparing rows, {min(config.jobs, len(missing))} at a time")
     tasks = {
-        cell.title: partial(make_in_process, settings, folders[cell.row])
+        cell.title: partial(make_in_process, settings, folders[cell.row], keeps_classifier(config, cell))
         for cell, settings in missing.items()
     }
     run_in_parallel(tasks, config.jobs, config.threads, show)
@@ -223,10 +239,10 @@ def _encode_in_process(settings: EvaluateConfig, folder: str, show: ProgressDisp
     cached_features(start, data, parts, folder, show.advance, of_whole_set=True)
 
 
-def make_in_process(settings: EvaluateConfig, folder: str, show: ProgressDisplay) -> None:
+def make_in_process(settings: EvaluateConfig, folder: str, keep: bool, show: ProgressDisplay) -> None:
     """`evaluate_and_write` in a worker process; `folder`: `whole_features`."""
     start, data = _open_in_process(settings)
-    evaluate_and_write(start, data, settings, show, folder)
+    evaluate_and_write(start, data, settings, show, folder, keep)
 
 
 def _open_in_process(settings: EvaluateConfig) -> tuple[StartingWeights, LabelledSet]:

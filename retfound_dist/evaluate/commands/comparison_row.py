@@ -4,44 +4,66 @@ from __future__ import annotations
 
 from retfound_dist.config.schema import EvaluateConfig
 from retfound_dist.errors import RecordError, StorageError
-from retfound_dist.evaluate.commands.evaluate import evaluate_start, headline, show_pretraining_overlap
+from retfound_dist.evaluate.commands.evaluate import evaluate_start, headline
+from retfound_dist.evaluate.commands.rescored_evaluation import with_clinical_settings
+from retfound_dist.evaluate.commands.set_messages import show_pretraining_overlap
 from retfound_dist.evaluate.data import pretraining_overlap
 from retfound_dist.evaluate.data.labelled_set import LabelledSet
 from retfound_dist.evaluate.data.starting_weights import StartingWeights
 from retfound_dist.evaluate.report.evaluation_page import evaluation_page
 from retfound_dist.evaluate.results import evaluation_files
 from retfound_dist.evaluate.results.cached_evaluation import is_same
-from retfound_dist.evaluate.results.evaluation_files import Evaluation
+from retfound_dist.evaluate.results.evaluation import Evaluation
 from retfound_dist.runtime.progress import ProgressDisplay
 
 
 def complete_evaluation(
-    start: StartingWeights, data: LabelledSet, config: EvaluateConfig
+    start: StartingWeights, data: LabelledSet, config: EvaluateConfig, show: ProgressDisplay
 ) -> Evaluation | None:
     """The evaluation at `config.out.url`, if it is complete and has the same weights, images and settings.
 
-    RecordError where it is damaged. Its `pretrained_on` is counted again, because the shard set may have
-    become readable.
+    RecordError where it is damaged. Where only the clinical settings differ, it is scored again. Its
+    `pretrained_on` is counted again, because the shard set may have become readable.
     """
+    evaluation = _same_evaluation(start, data, config)
+    return None if evaluation is None else _brought_up_to_date(evaluation, start, data, config, show)
+
+
+def reusable_evaluation(
+    start: StartingWeights, data: LabelledSet, config: EvaluateConfig, show: ProgressDisplay
+) -> Evaluation | None:
+    """The evaluation if it can be reused; `read_matching_evaluation` reports what is wrong otherwise.
+
+    RecordError where it has to be scored again, and the predictions of val are damaged.
+    """
+    try:
+        evaluation = _same_evaluation(start, data, config)
+    except RecordError:
+        return None
+    return None if evaluation is None else _brought_up_to_date(evaluation, start, data, config, show)
+
+
+def _same_evaluation(start: StartingWeights, data: LabelledSet, config: EvaluateConfig) -> Evaluation | None:
     evaluation = evaluation_files.read(config.out.url)
     if evaluation is None or not is_same(evaluation.metrics, start, data, config):
         return None
+    return evaluation
+
+
+def _brought_up_to_date(
+    evaluation: Evaluation,
+    start: StartingWeights,
+    data: LabelledSet,
+    config: EvaluateConfig,
+    show: ProgressDisplay,
+) -> Evaluation:
+    evaluation = with_clinical_settings(evaluation, data, config, show)
     overlap = pretraining_overlap.count_overlap(start, data.parts)
     # The shard set may be unreadable now: an earlier count is better than `unknown`.
     if str(overlap["how"]).startswith(pretraining_overlap.UNKNOWN):
         overlap = evaluation.metrics["checkpoint"].get("pretrained_on", overlap)
     evaluation.metrics["checkpoint"]["pretrained_on"] = overlap
     return evaluation
-
-
-def reusable_evaluation(
-    start: StartingWeights, data: LabelledSet, config: EvaluateConfig
-) -> Evaluation | None:
-    """The evaluation if it can be reused; `read_matching_evaluation` reports what is wrong otherwise."""
-    try:
-        return complete_evaluation(start, data, config)
-    except RecordError:
-        return None
 
 
 def show_existing(
@@ -69,9 +91,11 @@ def evaluate_and_write(
     config: EvaluateConfig,
     show: ProgressDisplay,
     whole_features: str = "",
+    keep: bool = False,
 ) -> Evaluation:
-    """Evaluate and write the files to `config.out.url`; `whole_features` as for `evaluate_start`."""
-    evaluation = evaluate_start(start, data, config, show, whole_features)
+    """Evaluate and write the files to `config.out.url`; `whole_features` and `keep` as for
+    `evaluate_start`."""
+    evaluation = evaluate_start(start, data, config, show, whole_features, keep)
     evaluation_files.write(config.out.url, evaluation, data, evaluation_page(evaluation))
     show.say(headline(evaluation))
     return evaluation

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -26,9 +25,9 @@ from numpy.typing import NDArray
 from retfound_dist.config.schema import OWN, EvalModel
 from retfound_dist.errors import ConfigError, DataError, StorageError
 from retfound_dist.evaluate.data import set_layouts
-from retfound_dist.evaluate.data.gray_pixels import Pixels, decode_grey, resize_for_testing
 from retfound_dist.evaluate.data.set_layouts import LabelledImage
 from retfound_dist.evaluate.data.starting_weights import StartingWeights, open_starting_weights
+from retfound_dist.evaluate.pixels.gray_pixels import Pixels, decode_grey, pixels_or_reason
 from retfound_dist.evaluate.probe.frozen_features import (
     Features,
     compute_features,
@@ -39,13 +38,12 @@ from retfound_dist.evaluate.probe.frozen_features import (
 from retfound_dist.files.folder_walk import Links
 from retfound_dist.files.image_files import NAMED_ENDS, find_files, read_file
 from retfound_dist.formats import shard_set
-from retfound_dist.io import output_files, storage
+from retfound_dist.io import finished_parts, output_files, storage
 from retfound_dist.io.scratch import new_temporary_folder
 from retfound_dist.listing.folder_layout import passed_files_clause
-from retfound_dist.runtime.optional_packages import requires_extra
+from retfound_dist.runtime.optional_packages import import_parquet
 from retfound_dist.runtime.progress import ProgressDisplay, rate_text
 
-_PART_NAME = re.compile(r"[0-9a-f]{32}\.npz")
 PART_IMAGES = 512
 """Number of images in one part."""
 OUTPUT_ENDINGS = (".npz", ".parquet")
@@ -78,7 +76,7 @@ def embed_command(
         raise ConfigError(f"--out {out}: give a name that ends in {' or '.join(OUTPUT_ENDINGS)}")
     # Checked before hours of work, which must not end with a missing package.
     if out.endswith(".parquet"):
-        _import_parquet()
+        import_parquet("give a name that ends in .npz")
     output_files.check_may_write(out, "embed", force)
     start = open_starting_weights(checkpoint, EvalModel(image_size=image_size or OWN))
     items, notes = list_images(images, links)
@@ -99,7 +97,7 @@ def embed_command(
                 "repair or replace the files"
             )
         _write_features(embedded, start, out)
-        _delete_parts(_parts_url(out))
+        finished_parts.delete_parts(out)
         count, width = embedded.features.shape
         left_out = f"{len(embedded.skipped)} left out"
         show.say(f"{out}: {count} images x {width} features, {rate:,.1f} images/s, {left_out}")
@@ -159,7 +157,7 @@ def _embed_in_parts(
     start: StartingWeights, items: Sequence[LabelledImage], out: str, show: ProgressDisplay
 ) -> tuple[Embedded, int]:
     """All features, and the number of images that were computed now."""
-    folder, model, computed, started = _parts_url(out), None, 0, time.monotonic()
+    folder, model, computed, started = finished_parts.parts_url(out), None, 0, time.monotonic()
 
     def on_progress(done: int) -> None:
         rate = (computed + done) / max(1e-9, time.monotonic() - started)
@@ -188,9 +186,9 @@ def _compute_embeddings(
     """Compute the features of all images; those that cannot be read are skipped, with the reason."""
     keys, pixels, skipped = [], [], []
     interpolation = start.backbone.preparation.interpolation
-    read = partial(_read_or_reason, side=start.image_size, interpolation=interpolation)
+    read = partial(pixels_or_reason, side=start.image_size, interpolation=interpolation)
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        images = list(pool.map(read, items))
+        images = list(pool.map(read, [partial(_gray, item) for item in items]))
     for item, image in zip(items, images, strict=True):
         if isinstance(image, str):
             skipped.append(f"{item.key}: {image}")
@@ -203,12 +201,8 @@ def _compute_embeddings(
     return Embedded(keys, rows, skipped)
 
 
-def _read_or_reason(item: LabelledImage, side: int, interpolation: str) -> Pixels | str:
-    """An image's grey pixels (`side`, `side`), or why it cannot be read."""
-    try:
-        return resize_for_testing(decode_grey(item.read()), side, interpolation)
-    except (ValueError, OSError, StorageError, DataError) as error:
-        return (str(error).splitlines() or [type(error).__name__])[0]
+def _gray(item: LabelledImage) -> Pixels:
+    return decode_grey(item.read())
 
 
 def _identity(start: StartingWeights, items: Sequence[LabelledImage]) -> str:
@@ -227,20 +221,6 @@ def _content_digest(item: LabelledImage) -> str:
         return item.identity or storage.bytes_info(item.read()).sha256
     except (OSError, StorageError) as error:
         return f"cannot be read: {error}"
-
-
-def _parts_url(out: str) -> str:
-    return f"{out}.parts"
-
-
-def _delete_parts(url: str) -> None:
-    """Delete the parts, and their folder where it is empty."""
-    for name in storage.list_names(url):
-        # Files with other names stay: a user may have put them into `OUT.parts`.
-        if _PART_NAME.fullmatch(name):
-            storage.delete(storage.join(url, name))
-    if not storage.list_names(url):
-        storage.delete(url)
 
 
 def _part_bytes(part: Embedded, **more: Any) -> bytes:
@@ -271,7 +251,7 @@ def _write_features(embedded: Embedded, start: StartingWeights, out: str) -> Non
     if out.endswith(".npz"):
         storage.write_bytes(out, _part_bytes(embedded, checkpoint=np.array(checkpoint), made_by=_made_by()))
         return
-    arrow, parquet = _import_parquet()
+    arrow, parquet = import_parquet("give a name that ends in .npz")
     rows = arrow.FixedSizeListArray.from_arrays(embedded.features.reshape(-1), embedded.features.shape[1])
     table = arrow.table({"key": embedded.keys, "features": rows})
     with new_temporary_folder() as folder:
@@ -279,11 +259,3 @@ def _write_features(embedded: Embedded, start: StartingWeights, out: str) -> Non
         metadata = {"checkpoint": checkpoint, "made_by": output_files.mark("embed")}
         parquet.write_table(table.replace_schema_metadata(metadata), path)
         storage.put_file(path, out)
-
-
-def _import_parquet() -> tuple[Any, Any]:
-    """Import pyarrow and pyarrow.parquet. Raises an error that says how to install them."""
-    with requires_extra("--out *.parquet", "parquet", "give a name that ends in .npz"):
-        import pyarrow
-        import pyarrow.parquet
-    return pyarrow, pyarrow.parquet

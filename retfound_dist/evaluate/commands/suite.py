@@ -36,7 +36,7 @@ from retfound_dist.evaluate.commands.suite_cells import (
 )
 from retfound_dist.evaluate.data.starting_weights import WEIGHTS_CACHE
 from retfound_dist.evaluate.results import evaluation_files
-from retfound_dist.evaluate.results.evaluation_files import Evaluation
+from retfound_dist.evaluate.results.evaluation import Evaluation
 from retfound_dist.evaluate.results.existing_results import check_out_url, check_rows, check_sets
 from retfound_dist.evaluate.suite.cell_shares import SuiteCell, list_suite_cells, share_of_cells
 from retfound_dist.evaluate.suite.suite_page import suite_markdown, suite_page, suite_tree, suite_warnings

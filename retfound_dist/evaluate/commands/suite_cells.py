@@ -14,11 +14,11 @@ from retfound_dist.evaluate.commands.comparison_row import (
     reusable_evaluation,
     show_existing,
 )
-from retfound_dist.evaluate.commands.evaluate import load_labelled
+from retfound_dist.evaluate.commands.set_messages import load_labelled
 from retfound_dist.evaluate.data.labelled_set import LabelledSet
 from retfound_dist.evaluate.data.starting_weights import StartingWeights
 from retfound_dist.evaluate.finetune.parallel_runs import run_in_parallel
-from retfound_dist.evaluate.results.evaluation_files import Evaluation
+from retfound_dist.evaluate.results.evaluation import Evaluation
 from retfound_dist.evaluate.results.existing_results import check_out_url, read_matching_evaluation
 from retfound_dist.evaluate.suite.cell_shares import SuiteCell
 from retfound_dist.io import storage
@@ -68,10 +68,11 @@ def make_cells(
             missing |= to_make
             continue
         # Set by set, so that only one decoded set is in memory.
+        keep = config.finetune.keep == "all"
         for cell, settings in to_make.items():
             start = starts[cell.row]
             show.say(f"{cell.title}: {start.url}")
-            done[cell] = evaluate_and_write(start, images[input_of(start)], settings, show)
+            done[cell] = evaluate_and_write(start, images[input_of(start)], settings, show, keep=keep)
     if missing:
         _make_in_parallel(config, missing, show)
         done |= {cell: read_back(settings) for cell, settings in missing.items()}
@@ -107,7 +108,7 @@ def read_cells(
     for cell, settings in configs.items():
         start = starts[cell.row]
         data = images[input_of(start)]
-        if evaluation := reusable_evaluation(start, data, settings):
+        if evaluation := reusable_evaluation(start, data, settings, show):
             show_existing(evaluation, cell.title, show)
             complete[cell] = evaluation
         else:
@@ -135,5 +136,8 @@ def _make_in_parallel(
 ) -> None:
     """Evaluate cells into their folders, `config.jobs` at a time."""
     show.begin(f"{len(missing)} cells, {min(config.jobs, len(missing))} at a time")
-    tasks = {cell.title: partial(make_in_process, settings, "") for cell, settings in missing.items()}
+    tasks = {
+        cell.title: partial(make_in_process, settings, "", config.finetune.keep == "all")
+        for cell, settings in missing.items()
+    }
     run_in_parallel(tasks, config.jobs, config.threads, show)

@@ -27,7 +27,8 @@ from retfound_dist.errors import (
     WeightsError,
 )
 from retfound_dist.evaluate.commands.comparison_row import complete_evaluation, evaluate_and_write
-from retfound_dist.evaluate.commands.evaluate import load_labelled, set_threads
+from retfound_dist.evaluate.commands.evaluate import set_threads
+from retfound_dist.evaluate.commands.set_messages import load_labelled
 from retfound_dist.evaluate.data import pretraining_overlap
 from retfound_dist.evaluate.data.labelled_set import LabelledSet
 from retfound_dist.evaluate.data.starting_weights import (
@@ -171,7 +172,9 @@ class _Watch:
             )
             reason = "it was evaluated with other images or settings"
             try:
-                if complete_evaluation(start, self._labelled(start), self._evaluation_config(step)):
+                if complete_evaluation(
+                    start, self._labelled(start), self._evaluation_config(step), self.show
+                ):
                     self._finetuned.add(step)
                     reason = ""
             except FormatError:

@@ -13,21 +13,25 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from retfound_dist.config.schema import EvalData, External
+from retfound_dist.config.schema import EvalData, External, Task
 from retfound_dist.errors import ConfigError, DataError
-from retfound_dist.evaluate.data import labelled_set
-from retfound_dist.evaluate.data.gray_pixels import BICUBIC
+from retfound_dist.evaluate.data import labelled_set, set_loading
 from retfound_dist.evaluate.data.label_subset import load_label_subset
 from retfound_dist.evaluate.data.labelled_set import ExternalSet, LabelledSet, SplitPart
 from retfound_dist.evaluate.data.set_layouts import list_labelled_images
 from retfound_dist.evaluate.data.split_parts import unit_of
+from retfound_dist.evaluate.data.subgroup_columns import check_subgroups, parse_subgroups, requested_columns
+from retfound_dist.evaluate.pixels.gray_pixels import BICUBIC
 from retfound_dist.evaluate.scores import bootstrap, metrics
-from retfound_dist.evaluate.scores.bootstrap import ProgressCallback
+from retfound_dist.evaluate.scores.bootstrap import ProgressCallback, UnitDraws
 from retfound_dist.evaluate.scores.metrics import Floats, Labels
+from retfound_dist.listing.unit_checks import check_set
+from retfound_dist.listing.unit_names import IMAGE
 
 ClassMap = Mapping[str, Sequence[str]]
 
@@ -53,9 +57,10 @@ def load_with_external(
     image_size: int,
     on_progress: ProgressCallback | None = None,
     interpolation: str = BICUBIC,
+    task: Task | None = None,
 ) -> LabelledSet:
     """The labelled set, with the external one where a path is given; ConfigError or DataError otherwise."""
-    data = load_label_subset(config, image_size, on_progress, interpolation)
+    data = load_label_subset(config, image_size, on_progress, interpolation, task)
     if external is None or not external.path:
         return data
     other = load_external_set(external, data, config, image_size, on_progress, interpolation)
@@ -74,16 +79,21 @@ def load_external_set(
 
     `data_config` has the budget for unreadable images, and says whether leaks are allowed.
     """
-    listing = list_labelled_images(config.path, "external.path", data_config.follow_links)
+    subgroups = parse_subgroups(data_config.subgroups)
+    columns = requested_columns(subgroups)
+    listing = list_labelled_images(config.path, "external.path", data_config.follow_links, columns)
+    check_subgroups(subgroups, listing.items, config.path)
     images_per_label = Counter(item.label for item in listing.items)
     class_map = check_class_map(config.class_map, data.classes, tuple(sorted(images_per_label)), config.path)
     classes = tuple(class_map)
     class_of_label = {label: i for i, name in enumerate(classes) for label in class_map[name]}
     # The part is set before decoding: test images are cropped to squares, train images stay larger.
     mapped = [replace(item, split="test") for item in listing.items if item.label in class_of_label]
-    decoded, faults = labelled_set.decode_all(mapped, image_size, on_progress, interpolation)
+    named = [replace(item, label=classes[class_of_label[item.label]]) for item in mapped]
+    unit_notes = check_set(named, data.unit, f"external.path={config.path}", data_config.allow_leak)
+    decoded, faults = set_loading.decode_all(mapped, image_size, on_progress, interpolation)
     skipped = (*listing.skipped, *faults)
-    labelled_set.check_budget(skipped, len(faults), len(mapped), config.path, data_config.bad_sample_budget)
+    set_loading.check_budget(skipped, len(faults), len(mapped), config.path, data_config.bad_sample_budget)
     readable = [(item, image) for item, image in zip(mapped, decoded, strict=True) if image]
     # The test part does not count: the model learned from train, and its epoch was chosen on val.
     leaked = [item.key for item, image in readable if image.digest in data.train_val_digests]
@@ -104,16 +114,17 @@ def load_external_set(
             images=tuple(image.pixels for _, image in readable),
             digests=tuple(image.digests for _, image in readable),
             units=tuple(unit_of(item, data_config.unknown_patient) for item, _ in readable),
+            descriptions=tuple(labelled_set.describe_image(item) for item, _ in readable),
         ),
         unmapped_counts={
             label: count for label, count in sorted(images_per_label.items()) if label not in class_of_label
         },
         skipped=skipped,
-        notes=listing.notes,
+        notes=(*listing.notes, *unit_notes),
         columns=listing.columns,
         leaked_images=len(leaked),
-        fingerprint=labelled_set.fingerprint(
-            [item for item, _ in readable], [image for _, image in readable]
+        fingerprint=set_loading.fingerprint(
+            [item for item, _ in readable], [image for _, image in readable], data.unit
         ),
     )
 
@@ -162,25 +173,28 @@ def renormalise(probabilities_NC: Floats, classes: Sequence[str], mapped_classes
     return np.where(total_N1 > 0, kept_NM / np.where(total_N1 > 0, total_N1, 1), 1 / len(mapped_classes))
 
 
+def mapped_mean(drawn_SNC: Floats, classes: Sequence[str], mapped_classes: Sequence[str]) -> Floats:
+    """(N, M): mean probabilities of the mapped classes, of some seeds."""
+    # Rounded, so that external_predictions.csv gives exactly the same scores again.
+    return renormalise(bootstrap.mean_probabilities(drawn_SNC), classes, mapped_classes).round(metrics.DIGITS)
+
+
 def score(
-    external_set: ExternalSet, probabilities_SNC: Floats, classes: Sequence[str], resamples: int, digits: int
+    external_set: ExternalSet, probabilities_SNC: Floats, classes: Sequence[str], draws: UnitDraws
 ) -> ExternalTest:
-    """Scores and intervals of the mapped classes, from probabilities rounded to `digits`."""
+    """Scores and intervals of the mapped classes. `draws`: the resamples of the external set."""
     part, mapped_classes = external_set.part, tuple(external_set.class_map)
-
-    def mapped_mean(drawn_SNC: Floats) -> Floats:
-        """(N, M): mean probabilities of the mapped classes."""
-        # Rounded first, so that external_predictions.csv gives exactly the same scores again.
-        return renormalise(bootstrap.mean_probabilities(drawn_SNC), classes, mapped_classes).round(digits)
-
-    probabilities_NM = mapped_mean(probabilities_SNC)
-    unit, units_N = bootstrap.resampling_units(part.patients, part.keys, part.units)
-    weights_RN = bootstrap.resample(units_N, resamples, 0)
-    resampled = bootstrap.scores_over_seeds(part.labels, probabilities_SNC, weights_RN, mapped_mean)
+    combine = partial(mapped_mean, classes=classes, mapped_classes=mapped_classes)
+    probabilities_NM = combine(probabilities_SNC)
+    resampled = bootstrap.scores_over_seeds(part.labels, probabilities_SNC, draws.weights_RN, combine)
     tree = {
         **metrics.evaluate(part.labels, probabilities_NM, mapped_classes),
         "ci95": bootstrap.intervals(resampled),
-        "bootstrap": {"unit": unit, "units": int(units_N.max()) + 1, "resamples": resamples},
+        "bootstrap": {
+            "unit": draws.unit,
+            "units": int(draws.units_N.max()) + 1,
+            "resamples": len(draws.weights_RN),
+        },
         "classes": list(mapped_classes),
         **describe(external_set, classes),
     }
@@ -195,6 +209,11 @@ def describe(external_set: ExternalSet, classes: Sequence[str]) -> dict[str, Any
         "class_map": {name: list(to) for name, to in external_set.class_map.items()},
         "dropped_classes": [name for name in classes if name not in external_set.class_map],
         "images": len(external_set.part),
+        **(
+            {}
+            if external_set.unit == IMAGE
+            else {"unit": external_set.unit, "of_images": external_set.images}
+        ),
         "patients": labelled_set.count_patients(external_set.part.patients),
         "left_out": dict(external_set.unmapped_counts),
         "skipped": [{"key": key, "reason": reason} for key, reason in external_set.skipped],

@@ -20,17 +20,14 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from retfound_dist.config.schema import EvalData
-from retfound_dist.evaluate.data.gray_pixels import BICUBIC
-from retfound_dist.evaluate.data.labelled_set import (
-    LabelledSet,
-    SplitPart,
-    TrainSelection,
-    load_labelled_set,
-)
+from retfound_dist.config.schema import EvalData, Task
+from retfound_dist.evaluate.data.labelled_set import LabelledSet, SplitPart, TrainSelection
+from retfound_dist.evaluate.data.set_loading import load_labelled_set
+from retfound_dist.evaluate.pixels.gray_pixels import BICUBIC
 from retfound_dist.evaluate.scores import bootstrap
 from retfound_dist.evaluate.scores.bootstrap import ProgressCallback
 from retfound_dist.evaluate.scores.metrics import Labels
+from retfound_dist.listing.unit_names import IMAGE
 
 TRAIN = "train"
 # Purposes in the keys of random generators.
@@ -42,9 +39,11 @@ def load_label_subset(
     image_size: int,
     on_progress: ProgressCallback | None = None,
     interpolation: str = BICUBIC,
+    task: Task | None = None,
 ) -> LabelledSet:
     """A labelled set with the chosen labels of train; raises DataError as `load_labelled_set` does."""
-    return with_label_subset(load_labelled_set(config, image_size, on_progress, interpolation), config)
+    whole = load_labelled_set(config, image_size, on_progress, interpolation, task)
+    return with_label_subset(whole, config)
 
 
 def with_label_subset(data: LabelledSet, config: EvalData) -> LabelledSet:
@@ -69,6 +68,10 @@ def with_label_share(data: LabelledSet, share: float, seed: int) -> LabelledSet:
     train = data.parts[TRAIN]
     _, units_N = bootstrap.resampling_units(train.patients, train.keys, train.units)
     chosen = subset_indices(train.labels, units_N, share, seed)
+    if data.unit != IMAGE:
+        # The last eye of a class may be chosen in part: a volume, an eye or a patient is used as a whole.
+        unit_N = train.index(data.unit).unit_of_image_N
+        chosen = np.flatnonzero(np.isin(unit_N, unit_N[chosen]))
     return _with_images(data, chosen, f"{share!r} of train, seed {seed}")
 
 
@@ -139,4 +142,6 @@ def _select_images(part: SplitPart, chosen: Sequence[int] | NDArray[np.int64]) -
         images=tuple(part.images[i] for i in chosen),
         units=tuple(part.units[i] for i in chosen if part.units),
         digests=tuple(part.digests[i] for i in chosen),
+        descriptions=tuple(part.descriptions[i] for i in chosen if part.descriptions),
+        targets_NT=None if part.targets_NT is None else part.targets_NT[chosen],
     )

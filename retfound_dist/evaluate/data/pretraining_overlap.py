@@ -15,6 +15,7 @@ import numpy as np
 from retfound_dist.errors import ManifestError, RetfoundError
 from retfound_dist.evaluate.data.labelled_set import SplitPart
 from retfound_dist.evaluate.data.starting_weights import NONE, StartingWeights
+from retfound_dist.evaluate.scores import wording
 from retfound_dist.formats import checkpoint_folder
 from retfound_dist.formats.content_identity import SHARD_SET, is_prefix_of, set_fingerprint
 from retfound_dist.formats.shard_set import Manifest, read_manifest
@@ -33,6 +34,16 @@ METHOD_TEXTS = {
 # A cache, because rows of a comparison and checkpoints of a watched run mostly share one shard set.
 _digest_cache: dict[tuple[str, str], ImageDigests] = {}
 """The last digests that this process has read, by fingerprint and part."""
+
+
+def overlap_line(overlap: Mapping[str, Any], row: str = "") -> str:
+    """A warning where test or val images were seen in pretraining, or that it is not known; else empty.
+
+    `row`: the name of a row of a comparison, with a colon.
+    """
+    if warning := wording.pretrained_warning(overlap):
+        return f"warning: {row}{warning}"
+    return f"{row}{wording.pretrained_note(overlap)}" if str(overlap["how"]).startswith(UNKNOWN) else ""
 
 
 def count_overlap(start: StartingWeights, parts: Mapping[str, SplitPart]) -> dict[str, Any]:

@@ -32,6 +32,7 @@ from retfound_dist.listing.image_lists import (
     ImageList,
     Row,
     find_listing,
+    is_known,
     read_listing,
     unread_tables_note,
 )
@@ -67,6 +68,12 @@ class LabelledImage:
     """For a sample of a shard: the sha256 of its image, from the index of the shard."""
     digests: tuple[int, ...] = ()
     """Digests of the source of a sample, from the index (`retfound_dist.images.image_digests`)."""
+    eye: str | None = None
+    """`L` or `R`."""
+    slice: int | None = None
+    """The place in its volume."""
+    columns: Mapping[str, str | None] = field(default_factory=dict)
+    """Cells of the columns that were requested, by their names."""
 
 
 @dataclass(frozen=True)
@@ -82,13 +89,21 @@ class SetListing:
     """Which columns of the list were read: `manifest.csv: file <- 'Filename', ...; not used: 'age'`."""
 
 
-def list_labelled_images(url: str, name: str = "data.path", links: Links = "inside") -> SetListing:
+def list_labelled_images(
+    url: str,
+    name: str = "data.path",
+    links: Links = "inside",
+    columns: Sequence[str] = (),
+    needs_label: bool = True,
+) -> SetListing:
     """Every labelled image of a folder, list or shard set, sorted by key; DataError where there is none.
 
-    `name`: the setting that has the URL, for errors.
+    `name`: the setting that has the URL, for errors. `columns`: columns of the list, or fields of the
+    samples, that `LabelledImage.columns` must have. Without `needs_label` images without a label are listed
+    too; their label is empty.
     """
     if storage.exists(storage.join(url, shard_set.MANIFEST)):
-        return _list_shards(url)
+        return _list_shards(url, columns, needs_label)
     if not storage.is_local(url):
         raise DataError(
             f"{name}={url} has no {shard_set.MANIFEST}: give a labelled shard set or a local folder"
@@ -99,9 +114,9 @@ def list_labelled_images(url: str, name: str = "data.path", links: Links = "insi
     if root.is_file():
         if root.suffix.lower() not in LISTINGS:
             raise DataError(f"{name}={url} is a file, but not a {', '.join(LISTINGS)}: give {_ACCEPTED_SETS}")
-        listing = _list_csv(root)
+        listing = _list_csv(root, columns, needs_label)
     else:
-        listing = _list_folder(root, name, url, links)
+        listing = _list_folder(root, name, url, links, columns, needs_label)
     listing = _with_patients(listing)
     if not listing.items:
         raise DataError(
@@ -123,7 +138,9 @@ def _with_patients(listing: SetListing) -> SetListing:
     return replace(listing, items=items, notes=(*listing.notes, note)) if changed else listing
 
 
-def _list_folder(root: Path, name: str, url: str, links: Links) -> SetListing:
+def _list_folder(
+    root: Path, name: str, url: str, links: Links, columns: Sequence[str] = (), needs_label: bool = True
+) -> SetListing:
     """The labelled images of a folder: by its class folders, or by a list in it."""
     list_path = find_listing(str(root))
     files = find_files(str(root), links=links, used=(os.path.basename(list_path),) if list_path else ())
@@ -133,19 +150,27 @@ def _list_folder(root: Path, name: str, url: str, links: Links) -> SetListing:
     for file in files.paths:
         split, label = layout.part_and_class(os.path.dirname(file))
         key = layout.relative_path(file)
-        if label is None:
+        if label is None and needs_label:
             skipped.append((key, "is not in a class folder"))
             continue
         read = partial(read_file, files.root, file, links)
         place = sequences.place_of(key)
-        items.append(LabelledImage(key, label, read, None, place.volume, place.group, split))
+        items.append(
+            LabelledImage(key, label or "", read, None, place.volume, place.group, split, slice=place.slice)
+        )
     listing = SetListing(tuple(items), tuple(skipped), layout_notes(files, layout, FOLLOW_LINKS))
     if list_path is None and layout.set_folder:
         list_path = find_listing(str(root / layout.set_folder))
     if list_path is not None:
         list_folder = Path(list_path).parent
         inside = layout.set_folder if list_folder == root else ""
-        return _apply_listing(listing, list_folder, read_listing(list_path), links, inside)
+        listed = read_listing(list_path, requested=columns)
+        return _apply_listing(listing, list_folder, listed, links, inside, columns, needs_label)
+    if columns:
+        raise DataError(
+            f"{name}={url} has no list, so it has no column {columns[0]!r}: give a list of the images "
+            f"({', '.join(LISTINGS)}), or put one named manifest.csv into the folder"
+        )
     if not items and not skipped:
         raise DataError(
             f"no labelled images in {name}={url}: it must hold <class>/*.jpg or train|val|test/<class>/*.jpg"
@@ -155,7 +180,13 @@ def _list_folder(root: Path, name: str, url: str, links: Links) -> SetListing:
 
 
 def _apply_listing(
-    in_folders: SetListing, root: Path, listed: ImageList, links: Links, inside: str = ""
+    in_folders: SetListing,
+    root: Path,
+    listed: ImageList,
+    links: Links,
+    inside: str = "",
+    columns: Sequence[str] = (),
+    needs_label: bool = True,
 ) -> SetListing:
     """The images with the labels and patients of the list; `inside`: folder of the set below the list's."""
     rows = listed.rows
@@ -165,34 +196,38 @@ def _apply_listing(
     items = []
     for file, row in rows.items():
         item = files.get(file) or _item(root / inside, file, _class_of(file), links, sequences.place_of(file))
-        items.append(_apply_row(item, row))
+        items.append(_apply_row(item, row, columns))
     unlabelled = tuple(
-        (item.key, "has no label and is not in a class folder") for item in items if not item.label
+        (item.key, "has no label and is not in a class folder")
+        for item in items
+        if needs_label and not item.label
     )
     unlisted = (
         (key, f"is not listed in the {listed.name} beside it") for key in sorted(files.keys() - rows.keys())
     )
     skipped_unlisted = tuple((key, reason) for key, reason in in_folders.skipped if key not in rows)
     return SetListing(
-        tuple(sorted((item for item in items if item.label), key=lambda item: item.key)),
+        tuple(sorted((i for i in items if i.label or not needs_label), key=lambda item: item.key)),
         (*skipped_unlisted, *unlisted, *unlabelled),
         (*listed.notes[1:], *listed.missing_note(_missing(root / inside, items)), *in_folders.notes),
         listed.summary,
     )
 
 
-def _list_csv(path: Path) -> SetListing:
+def _list_csv(path: Path, columns: Sequence[str] = (), needs_label: bool = True) -> SetListing:
     """The images that a list names. Their paths are absolute, or relative to the folder of the list."""
-    listed = read_listing(str(path), ("file", "label"))
+    listed = read_listing(str(path), ("file", "label") if needs_label else ("file",), columns)
     sequences = SliceSequences(listed.rows)
     items = [
         # A list that the user names may name files anywhere. A list that lies in a folder of images may not:
         # it may come from a download, and could name any file of this machine.
-        _apply_row(_item(path.parent, file, "", "anywhere", sequences.place_of(file)), row)
+        _apply_row(_item(path.parent, file, "", "anywhere", sequences.place_of(file)), row, columns)
         for file, row in listed.rows.items()
     ]
-    unlabelled = tuple((item.key, f"has no label in {path.name}") for item in items if not item.label)
-    labelled = sorted((item for item in items if item.label), key=lambda item: item.key)
+    unlabelled = tuple(
+        (item.key, f"has no label in {path.name}") for item in items if needs_label and not item.label
+    )
+    labelled = sorted((i for i in items if i.label or not needs_label), key=lambda item: item.key)
     notes = (*listed.notes[1:], *listed.missing_note(_missing(path.parent, items)))
     return SetListing(tuple(labelled), unlabelled, notes, listed.summary)
 
@@ -209,21 +244,31 @@ def _missing(root: Path, items: Sequence[LabelledImage]) -> list[str]:
 
 def _item(root: Path, file: str, label: str, links: Links, place: SlicePlace) -> LabelledImage:
     read = partial(read_file, os.path.realpath(root), file, links)
-    return LabelledImage(file, label, read, None, place.volume, place.group)
+    return LabelledImage(file, label, read, None, place.volume, place.group, slice=place.slice)
 
 
-def _apply_row(item: LabelledImage, row: Row) -> LabelledImage:
+def _apply_row(item: LabelledImage, row: Row, columns: Sequence[str] = ()) -> LabelledImage:
     if row.volume is not None:
         item = replace(item, volume=row.volume, group=None)
-    return replace(item, label=row.label or item.label, patient=row.patient, split=row.split or item.split)
+    return replace(
+        item,
+        label=row.label or item.label,
+        patient=row.patient,
+        split=row.split or item.split,
+        eye=row.eye,
+        slice=item.slice if row.slice is None else row.slice,
+        columns=dict(zip(columns, row.requested, strict=True)),
+    )
 
 
-def list_samples(url: str) -> Iterator[LabelledImage]:
+def list_samples(url: str, columns: Sequence[str] = ()) -> Iterator[LabelledImage]:
     """Every sample of a shard set, sorted by key. The label is empty where a sample has none.
 
     In a set with several sources, names of patients and volumes start with the source, as in packing.
+    DataError where no sample has a field that `columns` names.
     """
-    items = []
+    items: list[LabelledImage] = []
+    field_names: set[str] = set()
     manifest = shard_set.read_manifest(url)
     several_sources = len(manifest.sources) > 1
     # One iterator for all shards: its order is that of the shards and samples below.
@@ -237,11 +282,11 @@ def list_samples(url: str) -> Iterator[LabelledImage]:
                 f"{entry.key}.json of {storage.join(url, shard.name)}",
                 "pack the set again",
             )
+            field_names.update(fields)
             label = "" if fields.get("label") is None else str(fields["label"])
             image = data[entry.image_offset : entry.image_offset + entry.image_bytes]
-            patient, volume, group = (
-                _name_with_source(fields, name, several_sources) for name in ("patient", "volume", "group")
-            )
+            names = ("patient", "volume", "group")
+            patient, volume, group = (name_with_source(fields, name, several_sources) for name in names)
             items.append(
                 LabelledImage(
                     key=entry.key,
@@ -255,20 +300,35 @@ def list_samples(url: str) -> Iterator[LabelledImage]:
                     identity=entry.image_sha256,
                     # A digest of 0 means that the index has none.
                     digests=tuple(digest for digest in next(sample_digests) if digest),
+                    eye=fields.get("eye"),
+                    slice=fields.get("slice"),
+                    columns={name: _field_text(fields, name) for name in columns},
                 )
             )
+    if missing := [name for name in columns if name not in field_names]:
+        raise DataError(
+            f"no sample of {url} has a field {missing[0]!r} (they have {', '.join(sorted(field_names))}): "
+            "leave it out, or give a set whose samples have it"
+        )
     yield from sorted(items, key=lambda item: item.key)
 
 
-def _name_with_source(fields: Mapping[str, Any], field_name: str, several_sources: bool) -> str | None:
+def name_with_source(fields: Mapping[str, Any], field_name: str, several_sources: bool) -> str | None:
+    """The name of a sample's patient or volume; with its source before it where a set has several."""
     name = fields.get(field_name)
     return name if name is None or not several_sources else f"{fields.get('source')}/{name}"
 
 
-def _list_shards(url: str) -> SetListing:
+def _field_text(fields: Mapping[str, Any], name: str) -> str | None:
+    """A field of a sample as a cell of a list would hold it; None where it is not known."""
+    value = fields.get(name)
+    return str(value) if is_known(None if value is None else str(value)) else None
+
+
+def _list_shards(url: str, columns: Sequence[str] = (), needs_label: bool = True) -> SetListing:
     items, skipped = [], []
-    for item in list_samples(url):
-        if item.label:
+    for item in list_samples(url, columns):
+        if item.label or not needs_label:
             items.append(item)
         else:
             skipped.append((item.key, "has no label"))

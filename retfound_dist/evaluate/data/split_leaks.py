@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from retfound_dist.errors import DataError
-from retfound_dist.evaluate.data.gray_pixels import Pixels
 from retfound_dist.evaluate.data.set_layouts import PARTS, LabelledImage
+from retfound_dist.evaluate.pixels.gray_pixels import Pixels
 from retfound_dist.listing.split_units import KEEP_VOLUMES
 
 _MAX_NAMED = 5

@@ -15,11 +15,11 @@ from dataclasses import replace
 
 from retfound_dist.config.schema import EvalData
 from retfound_dist.errors import DataError, StorageError
-from retfound_dist.evaluate.data.patient_split import split_by_unit
 from retfound_dist.evaluate.data.set_layouts import PARTS, LabelledImage
 from retfound_dist.io import storage
 from retfound_dist.listing import split_units
 from retfound_dist.listing.image_lists import read_split_file
+from retfound_dist.listing.patient_split import split_by_unit
 
 _MAX_NAMED = 3
 

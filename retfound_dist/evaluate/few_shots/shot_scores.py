@@ -19,11 +19,12 @@ from retfound_dist.evaluate.data.label_subset import count_class_units
 from retfound_dist.evaluate.data.labelled_set import LabelledSet
 from retfound_dist.evaluate.data.starting_weights import NONE
 from retfound_dist.evaluate.report.paired_differences import DECISIVE_SCORES
-from retfound_dist.evaluate.results.evaluation_files import Evaluation
+from retfound_dist.evaluate.results.evaluation import Evaluation
 from retfound_dist.evaluate.scores import bootstrap
 from retfound_dist.evaluate.scores.bootstrap import ProgressCallback
 from retfound_dist.evaluate.scores.metrics import MACRO, Floats
 from retfound_dist.evaluate.scores.ranking_sums import Weights
+from retfound_dist.evaluate.scores.unit_wording import train_images
 
 EvaluationsByShots = Mapping[int, Mapping[str, Sequence[Evaluation]]]
 """Patients a class -> row -> the evaluation of each draw, all with the same test images."""
@@ -104,6 +105,7 @@ def shots_entries(
 def _shots_entry(
     shots: int, rows: Mapping[str, Sequence[Evaluation]], plan: ShotPlan, resamples: int
 ) -> dict[str, Any]:
+    """The entry of one number of patients a class. `rows`: row -> the evaluation of each draw."""
     first = next(iter(rows.values()))
     methods = [FINETUNED, *_common_probes(rows)]
     weights_RN = _patient_resamples(first[0], resamples)
@@ -121,10 +123,10 @@ def _shots_entry(
         "shots": shots,
         "unit": plan.unit,
         "draws": len(first),
-        "train": [evaluation.metrics["split"]["train"] for evaluation in first],
+        "train": [train_images(evaluation.metrics) for evaluation in first],
         "short_classes": dict(plan.short_classes.get(shots, {})),
         "rows": summaries,
-        "against_none": _differences_to_none(rows, summaries, resampled),
+        "against_none": _differences_to_random_weights(rows, summaries, resampled),
     }
 
 
@@ -139,6 +141,7 @@ def _common_probes(rows: Mapping[str, Sequence[Evaluation]]) -> list[str]:
 
 
 def _patient_resamples(evaluation: Evaluation, resamples: int) -> Weights:
+    """(R, N): how often each test image is in each resample. A patient's images are drawn together."""
     _, units_N = bootstrap.resampling_units(evaluation.patients, evaluation.keys, evaluation.units)
     return bootstrap.resample(units_N, resamples, 0)
 
@@ -166,12 +169,14 @@ def resampled_means(scores: Mapping[str, Floats]) -> dict[str, Floats]:
 
 
 def _probabilities(evaluation: Evaluation, method: str) -> Floats:
+    """(N, C): what the fine-tuned network or a probe predicts for the test images."""
     if method == FINETUNED:
         return evaluation.probabilities_NC
     return evaluation.probe_probabilities[method]
 
 
 def _macro_scores(evaluation: Evaluation, method: str) -> Mapping[str, float | None]:
+    """Macro score of the fine-tuned network or of a probe -> its value; None where it is undefined."""
     metrics = evaluation.metrics if method == FINETUNED else evaluation.metrics["probe"][method]
     scores: Mapping[str, float | None] = metrics["macro"]
     return scores
@@ -180,39 +185,62 @@ def _macro_scores(evaluation: Evaluation, method: str) -> Mapping[str, float | N
 def _summaries(
     draws: Sequence[Evaluation], method: str, resampled: Mapping[str, Floats]
 ) -> dict[str, dict[str, Any]]:
-    """Macro score -> mean, standard deviation over the draws (n - 1) and interval of the mean."""
+    """Macro score -> mean, standard deviation over the draws (n - 1) and interval of the mean.
+
+    `resampled`: score -> its mean in each resample (R,), from `resampled_means`.
+    """
     summaries = {}
     for name in MACRO:
         values = [_macro_scores(draw, method)[name] for draw in draws]
         defined = [value for value in values if value is not None]
         # No mean of some draws: it would be read as the mean of all.
-        known = len(defined) == len(values)
+        all_defined = len(defined) == len(values)
         summaries[name] = {
-            "mean": float(np.mean(defined)) if known else None,
-            "std": float(np.std(defined, ddof=1)) if known and len(defined) > 1 else None,
-            "ci95": bootstrap.interval(resampled[name]) if known else None,
+            "mean": float(np.mean(defined)) if all_defined else None,
+            "std": float(np.std(defined, ddof=1)) if all_defined and len(defined) > 1 else None,
+            "ci95": bootstrap.interval(resampled[name]) if all_defined else None,
         }
     return summaries
 
 
-def _differences_to_none(
+def _differences_to_random_weights(
     rows: Mapping[str, Sequence[Evaluation]],
     summaries: Mapping[str, Mapping[str, Any]],
     resampled: Mapping[str, Mapping[str, Mapping[str, Floats]]],
 ) -> list[dict[str, Any]]:
-    """Each row and method compared with the first row of random weights; empty without such a row."""
-    none = next((n for n, draws in rows.items() if draws[0].metrics["checkpoint"]["kind"] == NONE), None)
-    if none is None:
+    """Each row minus the first row that began from random weights; empty without such a row.
+
+    `rows`: row -> its draws. `summaries`: row -> method -> score -> its mean (see `_summaries`).
+    `resampled`: method -> row -> score -> its mean in each resample (R,). Returns an entry of `against_none`
+    for each method, row and decisive score.
+    """
+    random_row = next(
+        (name for name, draws in rows.items() if draws[0].metrics["checkpoint"]["kind"] == NONE), None
+    )
+    if random_row is None:
         return []
-    lines = []
-    for method, by_row in resampled.items():
-        for name in rows:
-            for metric in DECISIVE_SCORES if name != none else ():
-                score, other = (summaries[row][method][metric]["mean"] for row in (name, none))
-                line = {"method": method, "row": name, "none": none, "metric": metric}
-                if score is None or other is None:
-                    lines.append(line | {"difference": None, "ci95": None, "real": False})
-                    continue
-                pair = bootstrap.paired_difference(by_row[name][metric], by_row[none][metric])
-                lines.append(line | {"difference": score - other, **pair})
-    return lines
+    return [
+        {"method": method, "row": row, "none": random_row, "metric": metric}
+        | _difference(
+            summaries[row][method][metric]["mean"],
+            summaries[random_row][method][metric]["mean"],
+            means_by_row[row][metric],
+            means_by_row[random_row][metric],
+        )
+        for method, means_by_row in resampled.items()
+        for row in rows
+        if row != random_row
+        for metric in DECISIVE_SCORES
+    ]
+
+
+def _difference(
+    mean: float | None, other_mean: float | None, means_R: Floats, other_means_R: Floats
+) -> dict[str, Any]:
+    """A row's mean score minus that of another row, with its interval over the same resamples.
+
+    `real`: the interval does not contain 0. An undefined mean gives an undefined difference.
+    """
+    if mean is None or other_mean is None:
+        return {"difference": None, "ci95": None, "real": False}
+    return {"difference": mean - other_mean, **bootstrap.paired_difference(means_R, other_means_R)}

@@ -1,14 +1,17 @@
 """Fine-tunes a classifier on the train part, chooses the epoch on val, predicts test once.
 
-Shapes: B batch, N images, S side, C classes.
+Shapes: B batch, N images, S side, C classes, O outputs of the network.
 """
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -20,7 +23,12 @@ from retfound_dist.config.schema import Finetune
 from retfound_dist.errors import DataError
 from retfound_dist.evaluate.data.labelled_set import LabelledSet, SplitPart
 from retfound_dist.evaluate.finetune.layer_decay import choose_epoch, learning_rate, parameter_groups
-from retfound_dist.evaluate.finetune.soft_targets import Mixer, class_weights, training_loss
+from retfound_dist.evaluate.finetune.objectives import (
+    NO_VALIDATION,
+    Objective,
+    class_probabilities,
+    objective_of,
+)
 from retfound_dist.evaluate.finetune.trained_parameters import (
     State,
     count_parameters,
@@ -29,18 +37,41 @@ from retfound_dist.evaluate.finetune.trained_parameters import (
     trained_state,
 )
 from retfound_dist.evaluate.finetune.training_batches import batches, seeded_generators
-from retfound_dist.evaluate.scores import metrics
+from retfound_dist.evaluate.finetune.unit_predictions import (
+    FeaturesOnce,
+    TrainedAttention,
+    fit_attention,
+    head_inputs,
+    pool_images,
+    uses_attention,
+)
 from retfound_dist.evaluate.scores.bootstrap import ProgressCallback
 from retfound_dist.evaluate.scores.metrics import Floats
+from retfound_dist.evaluate.units.slice_pooling import SliceScores
+from retfound_dist.evaluate.units.unit_parts import part_of_units
+from retfound_dist.io.storage import FileInfo
 from retfound_dist.model.backbones.backbone import Backbone
 from retfound_dist.model.cpu_bf16 import choose_cpu_operators, has_bf16_instructions
+from retfound_dist.model.devices import why_gpus_are_not_used
 
 _TEST_BATCH = 64
 # The key of a random generator is (seed, purpose, epoch, number). Purposes: 11 and 12 in training_batches, 13
-# here, 14 in soft_targets, 15 in trained_parameters. Another number would change every result.
+# here, 14 in soft_targets, 15 in trained_parameters, 16 in unit_predictions. Another number would change the
+# results.
 _ERASE = 13
 OnEpoch = Callable[[dict[str, Any]], None]
 """Called with the row of `FinetuneResult.history` after each epoch."""
+
+
+@dataclass(frozen=True)
+class KeptSeed:
+    """The stored weights of one fine-tuning."""
+
+    seed: int
+    epoch: int
+    """The chosen epoch, counted from 1."""
+    file: str
+    info: FileInfo
 
 
 @dataclass(frozen=True)
@@ -53,7 +84,9 @@ class FinetuneResult:
     chosen_epoch: int
     """The epoch that was kept, counted from 1."""
     probabilities: Floats
-    """(N, C) of the test part, predicted by the weights of the chosen epoch."""
+    """(N, C) of the test part, predicted by the weights of the chosen epoch. Of other tasks than classes:
+    `Objective.predictions`. Here and below a volume, an eye or a patient stands in place of an image where
+    `data.unit` says so."""
     external_probabilities: Floats | None = None
     """(N, C) of the external set; None without one."""
     test_seconds: float = 0.0
@@ -62,11 +95,29 @@ class FinetuneResult:
     """Parameters that the method trained, with those of the head."""
     parameters: int = 0
     """All parameters of the model, with its head and adapters."""
+    val_probabilities: Floats | None = None
+    """(N, C) of the val part, by the weights of the chosen epoch; None without a val part."""
+    kept: KeptSeed | None = None
+    """Where the weights are stored, if they are kept."""
+    slices: SliceScores | None = None
+    """What the network says of each image of the test part; None where images are scored."""
+    attention: TrainedAttention | None = None
+    """The head that pools images (`finetune.pool = "attention"`)."""
 
 
 def best_device() -> torch.device:
     """A GPU where there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    _warn_of_unusable_gpus()
+    return torch.device("cpu")
+
+
+@cache
+def _warn_of_unusable_gpus() -> None:
+    """One line where this process has GPUs that torch cannot use: the CPU takes a hundred times as long."""
+    if reason := why_gpus_are_not_used(os.environ):
+        print(f"warning: {reason}", file=sys.stderr, flush=True)
 
 
 def uses_bf16(recipe: Finetune, device: torch.device) -> bool:
@@ -103,18 +154,17 @@ def finetune(
     if device.type == "cpu" and uses_bf16(recipe, device):
         choose_cpu_operators(model, "bf16")
     train, val = data.parts["train"], data.parts["val"]
+    objective = objective_of(data, recipe, seed)
     stream = batches(
         train.images,
-        train.labels.tolist(),
+        objective.training_targets(train),
         recipe,
         backbone.image_size,
         seed,
         workers,
         backbone.preparation.interpolation,
     )
-    weights_C = class_weights(train.labels, len(data.classes), recipe)
-    mixer = Mixer(recipe, len(data.classes), seed)
-    training = _Training(model, backbone, recipe, mixer, weights_C, -(-len(train) // recipe.batch), on_step)
+    training = _Training(model, backbone, recipe, objective, seed, -(-len(train) // recipe.batch), on_step)
     # Stochastic depth uses the global generator: earlier draws from it must not change the result.
     torch.manual_seed(seed + 1)
     history: list[dict[str, Any]] = []
@@ -125,7 +175,7 @@ def finetune(
             started = time.monotonic()
             loss, lr = training.run_epoch(epoch, stream)
             row = {"seed": seed, "epoch": epoch + 1, "train_loss": loss, "lr": lr}
-            row |= _validate(model, backbone, val, data.classes, recipe)
+            row |= _validate(model, backbone, val, data.unit, objective, recipe)
             history.append({**row, "seconds": round(time.monotonic() - started, 2)})
             if choose_epoch(history) == epoch:
                 best_state = trained_state(model)
@@ -133,9 +183,23 @@ def finetune(
                 on_epoch(history[-1])
     # Not strict: frozen parameters have not changed, so the state does not hold them.
     model.load_state_dict(best_state, strict=False)
-    external_probabilities = predict(model, backbone, data.external.part, recipe) if data.external else None
+    batch = prediction_batch(len(data.parts["test"]))
+    read_features = FeaturesOnce(
+        partial(head_inputs, model, backbone, batch=batch, bf16=uses_bf16(recipe, device))
+    )
+    attention = None
+    if uses_attention(data, recipe):
+        attention = fit_attention(model, backbone, data, recipe, seed, read_features)
+
+    def predict_part(part: SplitPart) -> tuple[Floats, SliceScores | None]:
+        images_NC = predict(model, backbone, part, recipe, batch, objective.predictions)
+        return pool_images(part, images_NC, data.unit, attention, read_features)
+
+    # First, because the attention head has just read the features of val.
+    val_probabilities = predict_part(val)[0] if len(val) else None
+    external_probabilities = predict_part(data.external.part)[0] if data.external else None
     started = time.monotonic()
-    test_probabilities = predict(model, backbone, data.parts["test"], recipe)
+    test_probabilities, slices = predict_part(data.parts["test"])
     test_seconds = time.monotonic() - started
     return FinetuneResult(
         seed,
@@ -145,6 +209,9 @@ def finetune(
         external_probabilities,
         test_seconds,
         *count_parameters(model),
+        val_probabilities,
+        slices=slices,
+        attention=attention,
     )
 
 
@@ -156,15 +223,14 @@ class _Training:
         model: nn.Module,
         backbone: Backbone,
         recipe: Finetune,
-        mixer: Mixer,
-        weights_C: Tensor | None,
+        objective: Objective,
+        seed: int,
         steps: int,
         on_step: ProgressCallback | None,
     ) -> None:
-        self.model, self.backbone, self.recipe, self.mixer = model, backbone, recipe, mixer
-        self.steps, self.on_step = steps, on_step
+        self.model, self.backbone, self.recipe, self.objective = model, backbone, recipe, objective
+        self.seed, self.steps, self.on_step = seed, steps, on_step
         self.device = next(model.parameters()).device
-        self.weights_C = None if weights_C is None else weights_C.to(self.device)
         self.optimizer = torch.optim.AdamW(parameter_groups(model, recipe), lr=0.0, weight_decay=0.0)
         self.erase = RandomErasing(recipe.random_erasing, mode="pixel", device=str(self.device))
 
@@ -185,55 +251,72 @@ class _Training:
         return mean_loss, lr
 
     def _step(
-        self, epoch: int, step: int, lr: float, images_B3SS: Tensor, labels_B: Tensor
+        self, epoch: int, step: int, lr: float, images_B3SS: Tensor, targets: Tensor
     ) -> tuple[Tensor, int]:
         for group in self.optimizer.param_groups:
             group["lr"] = lr * group["lr_scale"]
         images = self.backbone.preparation.normalise(images_B3SS.to(self.device, non_blocking=True))
-        with seeded_generators((self.mixer.seed, _ERASE, epoch, step)):
+        with seeded_generators((self.seed, _ERASE, epoch, step)):
             images = self.erase(images)
-        images, targets_BC = self.mixer(images, labels_B.to(self.device, non_blocking=True), epoch, step)
+        images, targets = self.objective.prepare(
+            images, targets.to(self.device, non_blocking=True), epoch, step
+        )
         with autocast_context(self.recipe, self.device):
-            logits_BC = self.model(images)
-        loss = training_loss(logits_BC, targets_BC, self.weights_C)
+            outputs_BO = self.model(images)
+        loss = self.objective.loss(outputs_BO, targets)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
-        return loss.detach(), len(labels_B)
+        return loss.detach(), len(images_B3SS)
 
 
 def _validate(
-    model: nn.Module, backbone: Backbone, val: SplitPart, classes: tuple[str, ...], recipe: Finetune
+    model: nn.Module, backbone: Backbone, val: SplitPart, unit: str, objective: Objective, recipe: Finetune
 ) -> dict[str, Any]:
-    """Val loss, AUROC over the classes in val, and all macro scores; each None without a val part."""
+    """`Objective.validation` of the val part; None for each value without a val part."""
     if not len(val):
-        return {"val_loss": None, "val_auroc": None, "val": None}
-    probabilities_NC = predict(model, backbone, val, recipe)
-    auroc_C, _ = metrics.ranking(val.labels, probabilities_NC)
-    defined_auroc = auroc_C[np.isfinite(auroc_C)]
-    return {
-        "val_loss": metrics.mean_log_loss(val.labels, probabilities_NC),
-        "val_auroc": float(defined_auroc.mean()) if len(defined_auroc) else None,
-        "val": metrics.evaluate(val.labels, probabilities_NC, classes)["macro"],
-    }
+        return dict(NO_VALIDATION)
+    predictions = predict(model, backbone, val, recipe, to_predictions=objective.predictions)
+    return objective.validation(part_of_units(val, unit), pool_images(val, predictions, unit)[0])
+
+
+def prediction_batch(images: int) -> int:
+    """Images of each forward pass that predicts a test part with so many images."""
+    # A multiple of 8, at most `_TEST_BATCH`: a small test part is not filled up to a whole large batch.
+    return min(_TEST_BATCH, -(-images // 8) * 8)
 
 
 @torch.inference_mode()
-def predict(model: nn.Module, backbone: Backbone, part: SplitPart, recipe: Finetune) -> Floats:
-    """Probabilities (N, C) of a part with images (S, S)."""
+def predict(
+    model: nn.Module,
+    backbone: Backbone,
+    part: SplitPart,
+    recipe: Finetune,
+    batch: int = 0,
+    to_predictions: Callable[[Tensor], Tensor] = class_probabilities,
+) -> Floats:
+    """Probabilities (N, C) of a part with images (S, S), or what `to_predictions` makes of the outputs.
+
+    `batch`: every forward pass has so many images, the last is filled up with black ones. The last digits of
+    a probability can depend on the number of images, so `retfound predict` uses the same. 0: not filled up.
+    """
     model.eval()
     device = next(model.parameters()).device
-    batch_probabilities = []
-    for start in range(0, len(part), _TEST_BATCH):
-        images = torch.from_numpy(np.stack(part.images[start : start + _TEST_BATCH])[:, None])
+    batch_predictions = []
+    size = batch or _TEST_BATCH
+    for start in range(0, len(part), size):
+        images = torch.from_numpy(np.stack(part.images[start : start + size])[:, None])
+        count = len(images)
+        if batch > count:
+            images = torch.cat([images, images.new_zeros(batch - count, *images.shape[1:])])
         with autocast_context(recipe, device):
-            logits = model(backbone.preparation.normalise(images.to(device)))
-        batch_probabilities.append(logits.float().softmax(1).double().cpu().numpy())
-    probabilities_NC = np.concatenate(batch_probabilities)
+            outputs = model(backbone.preparation.normalise(images.to(device)))
+        batch_predictions.append(to_predictions(outputs[:count].float()).double().cpu().numpy())
+    predictions = np.concatenate(batch_predictions)
     # The last step can diverge although its own loss was still finite.
-    if not np.isfinite(probabilities_NC).all():
-        raise _diverged("the fine-tuned weights predict probabilities that are not finite", recipe)
-    return probabilities_NC
+    if not np.isfinite(predictions).all():
+        raise _diverged("the fine-tuned weights predict values that are not finite", recipe)
+    return predictions
 
 
 def _diverged(problem: str, recipe: Finetune) -> DataError:

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from retfound_dist.evaluate.data.gray_pixels import Pixels
+from retfound_dist.evaluate.pixels.gray_pixels import Pixels
 from retfound_dist.evaluate.scores.metrics import Floats
 from retfound_dist.model.backbones.backbone import Backbone, spatial_positions
 

@@ -52,14 +52,15 @@ def learning_rate(epoch: float, recipe: Finetune) -> float:
 def choose_epoch(history: Sequence[dict[str, Any]]) -> int:
     """Index of the epoch to keep, chosen on the val part alone.
 
-    The highest macro AUROC over the classes in val; among equals the lower val loss, then the earlier epoch.
-    Without a val part it is the last epoch.
+    The highest macro AUROC over the classes in val, or `val_score` of another task; among equals the lower
+    val loss, then the earlier epoch. Without a val part it is the last epoch.
     """
     if not history or history[-1]["val_loss"] is None:
         return len(history) - 1
 
     def rank(index: int) -> tuple[float, float]:
         row = history[index]
-        return (row["val_auroc"] if row["val_auroc"] is not None else 0.0, -row["val_loss"])
+        score = row.get("val_score", row["val_auroc"])
+        return (-math.inf if score is None else score, -row["val_loss"])
 
     return max(range(len(history)), key=lambda index: (*rank(index), -index))

@@ -50,7 +50,9 @@ def tune(recipe: Finetune, run: Run) -> TuningResult:
 
 
 def val_auroc(result: FinetuneResult) -> float | None:
-    """Validation AUROC of the chosen epoch; None where it is undefined."""
+    """Validation AUROC of the chosen epoch, or of the attention head; None where it is undefined."""
+    if result.attention:
+        return result.attention.val_auroc
     value: float | None = result.history[result.chosen_epoch - 1]["val_auroc"]
     return value
 

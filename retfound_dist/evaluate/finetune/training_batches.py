@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from retfound_dist.config.schema import Finetune
-from retfound_dist.evaluate.data.gray_pixels import BICUBIC, Pixels
+from retfound_dist.evaluate.pixels.gray_pixels import BICUBIC, Pixels
 from retfound_dist.io.scratch import Scratch, temporary_disk_errors
 from retfound_dist.model.mae import IMAGENET_MEAN, IMAGENET_STD
 from retfound_dist.runtime import worker_leftovers
@@ -59,13 +59,13 @@ class PixelFile:
         return {name: value for name, value in self.__dict__.items() if name != "_bytes"}
 
 
-class AugmentedImages(Dataset[tuple[Tensor, int]]):
-    """(3, S, S) uint8 and the label for a Row."""
+class AugmentedImages(Dataset[tuple[Tensor, Any]]):
+    """(3, S, S) uint8 and the label or other target for a Row."""
 
     def __init__(
         self,
         images: PixelFile,
-        labels: Sequence[int],
+        labels: Sequence[Any],
         recipe: Finetune,
         side: int,
         seed: int,
@@ -96,7 +96,7 @@ class AugmentedImages(Dataset[tuple[Tensor, int]]):
                     operation.aug_fn = _posterize
         return transform
 
-    def __getitem__(self, row: Row) -> tuple[Tensor, int]:
+    def __getitem__(self, row: Row) -> tuple[Tensor, Any]:
         epoch, index = row
         image = Image.fromarray(self.images[index]).convert("RGB")
         with seeded_generators((self.seed, _IMAGE, epoch, index)):
@@ -109,9 +109,10 @@ def _posterize(image: Image.Image, bits: int, **_: object) -> Image.Image:
 
 
 class seeded_generators:
-    """Seeds Python's, NumPy's and torch's global generators for a `with` block, then restores them."""
+    """Seeds Python's, NumPy's and torch's CPU generators for a `with` block, then restores them."""
 
-    # timm and torchvision do not accept a generator: they use these three global ones.
+    # timm and torchvision do not accept a generator: they use these three global ones. Not the GPU's: a step
+    # must not seed it again, because stochastic depth draws from it.
     def __init__(self, key: Sequence[int]) -> None:
         self.seed = int(np.random.default_rng(key).integers(2**31))
 
@@ -119,7 +120,7 @@ class seeded_generators:
         self.saved_states = random.getstate(), np.random.get_state(), torch.get_rng_state()
         random.seed(self.seed)
         np.random.seed(self.seed)
-        torch.manual_seed(self.seed)
+        torch.default_generator.manual_seed(self.seed)
 
     def __exit__(self, *_: object) -> None:
         random.setstate(self.saved_states[0])
@@ -149,7 +150,12 @@ class EpochBatches(Sampler[list[Row]]):
 
 
 def _fork_server() -> BaseContext:
-    """A server that imports torch and timm once, for all loader processes of this run."""
+    """The multiprocessing context of the loader processes: they are forked from a server.
+
+    The server imports this module, and so torch and timm, once for all of them.
+    """
+    # Before the server starts, because it inherits the names: by them a later process can remove what this
+    # one leaves behind if it is killed.
     worker_leftovers.name_after_owner()
     context = get_context("forkserver")
     context.set_forkserver_preload([__name__])
@@ -158,14 +164,18 @@ def _fork_server() -> BaseContext:
 
 def batches(
     images: Sequence[Pixels],
-    labels: Sequence[int],
+    labels: Sequence[Any],
     recipe: Finetune,
     side: int,
     seed: int,
     workers: int,
     interpolation: str = BICUBIC,
 ) -> Generator[tuple[Tensor, Tensor], None, None]:
-    """Every batch of every epoch: (B, 3, S, S) uint8 and labels (B,)."""
+    """Every batch of every epoch: (B, 3, S, S) uint8 and labels (B,), or other targets (B, T).
+
+    `images`: grey, each (H, W) of its own size. `labels`: the target of each image. `side`: S in pixels.
+    `workers`: number of loader processes; 0: this process.
+    """
     with Scratch("pixels", uuid.uuid4().hex) as scratch:
         with temporary_disk_errors(scratch.folder):
             file = PixelFile(images, str(Path(scratch.folder) / "pixels"))

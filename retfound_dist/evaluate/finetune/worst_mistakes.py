@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from retfound_dist.evaluate.data.image_encoding import encode_picture, round_heat_map
 from retfound_dist.evaluate.data.labelled_set import LabelledSet
 from retfound_dist.evaluate.finetune.finetuning import FinetuneResult
 from retfound_dist.evaluate.finetune.heatmaps import heat_maps
+from retfound_dist.evaluate.pixels.image_encoding import encode_picture, round_heat_map
 from retfound_dist.evaluate.scores.metrics import Floats, Labels
 from retfound_dist.model.backbones.backbone import Backbone
 

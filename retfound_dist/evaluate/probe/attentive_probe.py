@@ -25,10 +25,10 @@ import torch
 from torch import Tensor, nn
 
 from retfound_dist.config.schema import Probe
-from retfound_dist.evaluate.data.gray_pixels import Pixels
 from retfound_dist.evaluate.data.label_subset import subset_indices
 from retfound_dist.evaluate.data.starting_weights import StartingWeights
 from retfound_dist.evaluate.finetune.finetuning import best_device
+from retfound_dist.evaluate.pixels.gray_pixels import Pixels
 from retfound_dist.evaluate.probe.patch_tokens import Indices, PatchTokens, ReadTokens, in_batches
 from retfound_dist.evaluate.probe.patient_folds import Groups, folds
 from retfound_dist.evaluate.scores import metrics

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import overload
 
-from retfound_dist.evaluate.data.gray_pixels import Pixels, resize_for_testing
 from retfound_dist.evaluate.data.label_subset import TRAIN
 from retfound_dist.evaluate.data.labelled_set import LabelledSet
+from retfound_dist.evaluate.pixels.gray_pixels import Pixels, resize_for_testing
 from retfound_dist.model.backbones.backbone import Backbone
 
 FEATURES_VERSION = 2

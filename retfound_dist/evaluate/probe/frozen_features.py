@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from torch import nn
 
 from retfound_dist.errors import DataError, RetfoundError
-from retfound_dist.evaluate.data.gray_pixels import Pixels
 from retfound_dist.evaluate.data.label_subset import TRAIN
 from retfound_dist.evaluate.data.labelled_set import LabelledSet
 from retfound_dist.evaluate.data.starting_weights import StartingWeights
 from retfound_dist.evaluate.finetune.finetuning import best_device
+from retfound_dist.evaluate.pixels.gray_pixels import Pixels
 from retfound_dist.evaluate.probe.encoder_images import FEATURES_VERSION, EncoderImages
 from retfound_dist.evaluate.scores.bootstrap import ProgressCallback, shifted_progress
 from retfound_dist.io import storage

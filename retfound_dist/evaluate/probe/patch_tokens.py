@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from retfound_dist.evaluate.data.gray_pixels import Pixels
 from retfound_dist.evaluate.data.starting_weights import StartingWeights
+from retfound_dist.evaluate.pixels.gray_pixels import Pixels
 from retfound_dist.evaluate.probe.frozen_features import BATCH, frozen_encoder
 from retfound_dist.evaluate.scores.bootstrap import ProgressCallback
 

@@ -16,7 +16,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from retfound_dist.errors import DataError, StorageError
-from retfound_dist.evaluate.data.gray_pixels import Pixels, decode_grey, resize_for_testing
+from retfound_dist.evaluate.pixels.gray_pixels import Pixels, decode_grey, resize_for_testing
 from retfound_dist.formats import checkpoint_folder
 from retfound_dist.io import output_files, storage
 from retfound_dist.model.mae import MaskedAutoencoder

@@ -12,6 +12,19 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from retfound_dist.evaluate.clinical.clinical_tables import (
+    brier_tables,
+    compared_table,
+    point_tables,
+    subgroup_tables,
+)
+from retfound_dist.evaluate.clinical.clinical_wording import (
+    GAPS,
+    NOT_A_DEVICE,
+    clinical_sentences,
+    explanations,
+    subgroup_sentences,
+)
 from retfound_dist.evaluate.data.starting_weights import NONE
 from retfound_dist.evaluate.report.backbone_table import backbone_tables
 from retfound_dist.evaluate.report.gallery import choose_rows, mistake_groups, reconstruction_blocks
@@ -20,8 +33,11 @@ from retfound_dist.evaluate.report.prediction_plots import (
     FEATURES,
     calibration_plots,
     class_plots,
+    decision_plots,
     feature_plots,
     mean_plots,
+    reliability_plots,
+    subgroup_plots,
 )
 from retfound_dist.evaluate.report.score_tables import (
     Ties,
@@ -38,8 +54,9 @@ from retfound_dist.evaluate.report.training_plots import (
     pretraining_plots,
     whisker_plots,
 )
-from retfound_dist.evaluate.results.evaluation_files import Evaluation
+from retfound_dist.evaluate.results.evaluation import Evaluation
 from retfound_dist.evaluate.scores import probe_wording, wording
+from retfound_dist.evaluate.scores.unit_wording import describe_test_part, unit_name, unit_noun
 from retfound_dist.io import output_files
 
 
@@ -77,6 +94,7 @@ def evaluation_page(evaluation: Evaluation, alarms: Sequence[str] = ()) -> str:
             ),
         ],
         sections=[],
+        panels=_clinical_panels(evaluation),
         reconstructions=reconstruction_blocks(one),
         mistakes=mistake_groups(one),
         rows=[class_details("", evaluation), *external_details("", evaluation)],
@@ -94,17 +112,21 @@ def comparison_page(
     ties: Ties | None = None,
     more_tables: Sequence[dict[str, Any]] = (),
 ) -> str:
-    """The page of several evaluations. `more`: plots that are added to those at the top."""
+    """The page of several evaluations that differ in their starting weights.
+
+    `rows`: name of the row -> its evaluation. `sentences`: what the comparison showed. `alarms` are shown in
+    red. `more` and `more_tables` follow the usual plots at the top and the usual tables. `ties`: the rows
+    that get a mark, because they may equal the best one.
+    """
     context = comparison_context(rows, ties)
     context["tables"] = [*context["tables"], *more_tables]
     context["lead"] = [*context["lead"], *more]
     name, evaluation = next(iter(rows.items()))
     first = evaluation.metrics
-    test = f"{first['split']['test']} test images" + (
-        f" of {first['patients']} patients" if first["patients"] else ""
-    )
-    chosen = any("tuning" in row.metrics for row in rows.values())
-    same_settings = "the same recipes to choose from" if chosen else "the same fine-tuning"
+    test = describe_test_part(first) + (f" of {first['patients']} patients" if first["patients"] else "")
+    # Rows have a "tuning" where each chose its recipe by the scores on val (`finetune.try_recipes`).
+    has_tuning = any("tuning" in row.metrics for row in rows.values())
+    same_settings = "the same recipes to choose from" if has_tuning else "the same fine-tuning"
     return render(
         "compare",
         title=f"Starting weights compared on {first['data']['path']}",
@@ -126,6 +148,7 @@ def comparison_context(rows: Mapping[str, Evaluation], ties: Ties | None = None)
             score_table("legacy", metrics, ties),
             *probe_tables(metrics),
             *external_tables(metrics),
+            *compared_table(metrics),
             *backbone_tables(metrics),
         ],
         "lead": whisker_plots(metrics),
@@ -135,6 +158,7 @@ def comparison_context(rows: Mapping[str, Evaluation], ties: Ties | None = None)
             *mean_plots(shown_rows),
         ],
         "sections": _plot_sections(shown_rows),
+        "panels": [],
         "reconstructions": reconstruction_blocks(shown_rows),
         "mistakes": mistake_groups(shown_rows),
         "rows": [
@@ -148,7 +172,17 @@ def comparison_context(rows: Mapping[str, Evaluation], ties: Ties | None = None)
 
 def empty_context() -> dict[str, Any]:
     """The context without an evaluation."""
-    lists = ("warnings", "tables", "lead", "plots", "sections", "reconstructions", "mistakes", "rows")
+    lists = (
+        "warnings",
+        "tables",
+        "lead",
+        "plots",
+        "sections",
+        "panels",
+        "reconstructions",
+        "mistakes",
+        "rows",
+    )
     return {**{name: [] for name in lists}, "facts": [], "own_plots": {}, "left_out": 0}
 
 
@@ -160,6 +194,35 @@ def render(made_by: str = "evaluate", **context: Any) -> str:
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     return template.get_template("report.html.j2").render(mark=output_files.mark(made_by), **context)
+
+
+def _clinical_panels(evaluation: Evaluation) -> list[dict[str, Any]]:
+    """What a clinic asks of test and of the external set; empty for evaluations of older versions."""
+    panels, unit = [], unit_name(evaluation.metrics)
+    parts: dict[str, Mapping[str, Any]] = {"": evaluation.metrics}
+    if external := evaluation.metrics.get("external"):
+        parts[f", on the external set {external['data']['path']}"] = external
+    for where, tree in parts.items():
+        if clinical := tree.get("clinical"):
+            panels.append(
+                {
+                    "title": f"For clinical use{where}",
+                    "lines": [*clinical_sentences(clinical), *explanations(unit), NOT_A_DEVICE],
+                    "tables": [*point_tables(clinical, f"{unit}s"), *brier_tables(clinical["calibration"])],
+                    # The page has no probabilities of the external set.
+                    "plots": [*([] if where else reliability_plots(evaluation)), *decision_plots(clinical)],
+                }
+            )
+        if subgroups := tree.get("subgroups"):
+            panels.append(
+                {
+                    "title": f"Subgroups{where}",
+                    "lines": [*subgroup_sentences(subgroups), GAPS],
+                    "tables": subgroup_tables(subgroups, f"{unit}s"),
+                    "plots": subgroup_plots(subgroups),
+                }
+            )
+    return panels
 
 
 def _plot_sections(rows: Mapping[str, Evaluation]) -> list[tuple[str, str, list[Plot]]]:
@@ -218,7 +281,8 @@ def _setup_facts(rows: Mapping[str, Evaluation]) -> list[tuple[str, str]]:
     if recipe.get("method") != "lora" and not _recipe_facts(rows):
         recipe = {key: value for key, value in recipe.items() if not key.startswith("lora_")}
     parts = ", ".join(
-        f"{name} {split[name]} images"
+        f"{name} {split[name]} {unit_noun(metrics)}"
+        + (f", {split['images'][name]} images" if "images" in split else "")
         + (f" of {split['patients'][name]} patients" if split["patients"][name] else "")
         for name in ("train", "val", "test")
     )

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
-from retfound_dist.evaluate.data.image_encoding import data_uri, decode_picture, encode_picture, overlay
-from retfound_dist.evaluate.results.evaluation_files import Evaluation
+from retfound_dist.evaluate.pixels.image_encoding import data_uri, decode_picture, encode_picture, overlay
+from retfound_dist.evaluate.results.evaluation import Evaluation
 from retfound_dist.evaluate.results.page_images import DIFFERENCE_GAIN
+from retfound_dist.evaluate.scores.unit_wording import unit_noun
 
 MAX_ROWS = 6
 """Number of rows of a comparison with their own pictures and plots."""
@@ -75,7 +76,8 @@ def mistake_groups(rows: Mapping[str, Evaluation]) -> list[dict[str, Any]]:
                     "name": name,
                     "seed": mistakes["seed"],
                     "wrong": mistakes["wrong"],
-                    "images": len(row.keys),
+                    "tested": len(row.keys),
+                    "noun": unit_noun(row.metrics),
                     "cards": [_mistake_card(one) for one in mistakes["images"][:max_cards]],
                 }
             )

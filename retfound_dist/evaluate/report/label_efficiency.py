@@ -14,8 +14,9 @@ from retfound_dist.evaluate.probe import probing
 from retfound_dist.evaluate.report import figures
 from retfound_dist.evaluate.report.paired_differences import DECISIVE_SCORES, comparison
 from retfound_dist.evaluate.report.training_plots import Plot
-from retfound_dist.evaluate.results.evaluation_files import Evaluation
+from retfound_dist.evaluate.results.evaluation import Evaluation
 from retfound_dist.evaluate.scores import comparison_wording, probe_wording, wording
+from retfound_dist.evaluate.scores.unit_wording import train_images
 
 ByShare = Mapping[float, Mapping[str, Evaluation]]
 """Share of labels -> row -> evaluation, all with the same test images."""
@@ -31,7 +32,7 @@ def efficiency_entries(by_share: ByShare, resamples: int) -> list[dict[str, Any]
     return [
         {
             "share": share,
-            "train": next(iter(by_share[share].values())).metrics["split"]["train"],
+            "train": train_images(next(iter(by_share[share].values())).metrics),
             **{
                 key: value
                 for key, value in comparison(by_share[share], resamples).items()

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from retfound_dist.evaluate.results.evaluation_files import Evaluation
+from retfound_dist.evaluate.results.evaluation import Evaluation
 from retfound_dist.evaluate.scores import probe_wording, wording
-from retfound_dist.evaluate.scores.metrics import LEGACY, MACRO
+from retfound_dist.evaluate.scores.metrics import LEGACY, MACRO, best_value
+from retfound_dist.evaluate.scores.unit_wording import unit_noun
 
 MetricsByRow = Mapping[str, Mapping[str, Any]]
 """Row of the comparison -> content of its metrics.json."""
@@ -36,12 +37,15 @@ _NOTES = {
 }
 PROBE_TITLES = {"linear": "Linear probe", "knn": "k-nearest neighbours", "attentive": "Attentive probe"}
 _MAX_GAINS = 8
-_LOWER_IS_BETTER = ("log_loss", "ece")
 _TIED_NOTE = " Bold: the best. \u2248: no clear difference from the best (paired bootstrap)."
 
 
 def score_table(kind: str, metrics: MetricsByRow, ties: Ties | None = None) -> dict[str, Any]:
-    """`legacy` or `macro`: one line for each row of the comparison, one column for each score."""
+    """The scores of one definition: a line for each row of the comparison, a column for each score.
+
+    `kind`: `legacy` or `macro`. Returns {"title", "note", "columns": headings, "lines": [{"name", "cells"}]}.
+    A cell is {"value": text, "span": its interval as text, "reason": why it is undefined, "best", "tied"}.
+    """
     rows = {row: (tree[kind], tree["ci95"][kind]) for row, tree in metrics.items()}
     note = _NOTES[kind] + (_TIED_NOTE if ties else "")
     return _make_table(_TITLES[kind], note, _COLUMNS[kind], rows, (ties or {}).get(kind, {}))
@@ -107,7 +111,7 @@ def _make_table(
     rows: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]],
     ties: Mapping[str, Sequence[str]] | None = None,
 ) -> dict[str, Any]:
-    """A table with one line for each row and one column for each score.
+    """A table as `score_table` returns it, with one line for each row and one column for each score.
 
     `names`: the scores. `rows`: row -> its scores and their intervals. `ties`: score -> rows that are not
     clearly different from the best.
@@ -143,14 +147,6 @@ def _score_cell(value: float | None, span: Sequence[float] | None, reason: str) 
     }
 
 
-def best_value(values: Sequence[float | None], name: str) -> float | None:
-    """The best value of a score: the highest, or the lowest of losses and errors; None without values."""
-    known = [v for v in values if v is not None]
-    if not known:
-        return None
-    return min(known) if name in _LOWER_IS_BETTER else max(known)
-
-
 def class_details(name: str, evaluation: Evaluation) -> dict[str, Any]:
     """Confusion matrix and the scores of each class."""
     return {
@@ -179,6 +175,7 @@ def _class_tables(tree: Mapping[str, Any]) -> dict[str, Any]:
         "classes": tree["classes"],
         "counts": counts.tolist(),
         "shares": shares.round(3).tolist(),
-        "columns": ["images", *(wording.LABELS[c] for c in columns[1:])],
+        "noun": unit_noun(tree),
+        "columns": [unit_noun(tree), *(wording.LABELS[c] for c in columns[1:])],
         "per_class": per_class,
     }

@@ -13,7 +13,7 @@ from retfound_dist.errors import StorageError
 from retfound_dist.evaluate.data.starting_weights import run_url
 from retfound_dist.evaluate.report import figures
 from retfound_dist.evaluate.report.figures import Line, PointMarker
-from retfound_dist.evaluate.results.evaluation_files import Evaluation
+from retfound_dist.evaluate.results.evaluation import Evaluation
 from retfound_dist.evaluate.scores import wording
 from retfound_dist.formats import run_folder
 from retfound_dist.formats.log_rows import LossStep, each_step_once, read_log

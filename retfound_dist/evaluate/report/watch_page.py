@@ -16,7 +16,7 @@ from retfound_dist.evaluate.report.evaluation_page import comparison_context, em
 from retfound_dist.evaluate.report.figures import Line, PointMarker
 from retfound_dist.evaluate.report.score_tables import PROBE_TITLES, probe_tables
 from retfound_dist.evaluate.report.training_plots import PLOTTED_SCORES, Plot
-from retfound_dist.evaluate.results.evaluation_files import Evaluation
+from retfound_dist.evaluate.results.evaluation import Evaluation
 from retfound_dist.evaluate.scores import probe_wording, wording
 
 Watch = Mapping[str, Any]

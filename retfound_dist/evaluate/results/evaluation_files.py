@@ -3,10 +3,13 @@
 predictions.csv            the test part: key, patient, label, predicted, p_<CLASS>...
 seed_predictions.csv       predictions of each seed, where there are several: seed, key, p_<CLASS>...
 probe_test_predictions.csv predictions of each probe, where there are probes: probe, key, p_<CLASS>...
+slice_predictions.csv      images of the test part, where units are scored: key, unit, attention, p_<CLASS>...
 split.csv                  every image: key, patient, label, part
 history.jsonl              one object for each seed and epoch
 pictures.json              pictures that need the models: mistakes with heat maps, features, reconstructions
 report.html                the page
+val_predictions.csv        the val part, in the columns of predictions.csv; where there is a val part
+classifier/                the fine-tuned weights of each seed, where they are kept (`classifier_file.py`)
 external_predictions.csv   images of the external set, where there is one
 metrics.json               everything else; written last, so without it there is no evaluation
 """
@@ -14,30 +17,38 @@ metrics.json               everything else; written last, so without it there is
 from __future__ import annotations
 
 import csv
-import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from retfound_dist.errors import RecordError
-from retfound_dist.evaluate.data.external_validation import ExternalTest
+from retfound_dist.evaluate.classifier import classifier_file
 from retfound_dist.evaluate.data.labelled_set import LabelledSet
-from retfound_dist.evaluate.probe.encoder_images import FEATURES_VERSION
+from retfound_dist.evaluate.results.evaluation import Evaluation
+from retfound_dist.evaluate.results.evaluation_tables import (
+    external_csv,
+    predictions_csv,
+    probes_csv,
+    seeds_csv,
+    slices_csv,
+    split_csv,
+    val_csv,
+)
 from retfound_dist.evaluate.results.page_image_files import PicturesFile
 from retfound_dist.evaluate.results.prediction_files import (
     read_predictions,
     read_probe_predictions,
     read_seeds,
 )
-from retfound_dist.evaluate.scores.metrics import LEGACY, MACRO, Floats, Labels
-from retfound_dist.evaluate.scores.probe_wording import OUTDATED_PROBES
+from retfound_dist.evaluate.scores.metrics import DIGITS as DIGITS
+from retfound_dist.evaluate.scores.metrics import LEGACY, MACRO, Floats
+from retfound_dist.evaluate.units.unit_parts import part_of_units
 from retfound_dist.formats.log_writer import row_line
 from retfound_dist.formats.score_files import EpochRow, EvaluationFile
 from retfound_dist.io import storage
 from retfound_dist.listing.split_units import Unit
 from retfound_dist.records import json_reader
 
-METRICS, PREDICTIONS, SEED_PREDICTIONS, PROBE_PREDICTIONS, EXTERNAL, SPLIT, HISTORY, PICTURES, REPORT = (
+FILES = (
     "metrics.json",
     "predictions.csv",
     "seed_predictions.csv",
@@ -47,12 +58,11 @@ METRICS, PREDICTIONS, SEED_PREDICTIONS, PROBE_PREDICTIONS, EXTERNAL, SPLIT, HIST
     "history.jsonl",
     "pictures.json",
     "report.html",
+    "val_predictions.csv",
+    "slice_predictions.csv",
 )
-UNFINISHED = "unfinished.json"
-"""Exists while an evaluation is written: it marks files without a metrics.json as files of an evaluation."""
-REMEDY = "evaluate again with --force, or give another out.url"
-"""How to fix damaged files of an evaluation."""
-FILES = (
+"""All files of an evaluation."""
+(
     METRICS,
     PREDICTIONS,
     SEED_PREDICTIONS,
@@ -62,56 +72,17 @@ FILES = (
     HISTORY,
     PICTURES,
     REPORT,
-)
-DIGITS = 8
-"""Decimals of a probability. Scores are computed from rounded ones, so that the CSV gives the same scores."""
-
+    VAL,
+    SLICES,
+) = FILES
+UNFINISHED = "unfinished.json"
+"""Exists while an evaluation is written: it marks files without a metrics.json as files of an evaluation."""
+REMEDY = "evaluate again with --force, or give another out.url"
+"""How to fix damaged files of an evaluation."""
+# Errors of the reader of predictions, which does not always know the URL.
+_DAMAGE = (ValueError, KeyError, TypeError, csv.Error)
 _TABLE_SCORES = {"legacy": LEGACY, "macro": MACRO}
 """Scores in every table of each kind."""
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """An evaluation, or one row of a comparison: scores, predictions of the test part, fine-tuning curves."""
-
-    metrics: dict[str, Any]
-    keys: tuple[str, ...]
-    patients: tuple[str | None, ...]
-    labels_N: Labels
-    probabilities_NC: Floats
-    history: list[dict[str, Any]]
-    pictures: dict[str, Any] = field(default_factory=dict)
-    """`page_images.make_pictures`; empty where the evaluation has none."""
-    probabilities_SNC: Floats | None = None
-    """Probabilities of each seed, where there are several; `probabilities_NC` is their mean."""
-    probe_probabilities: dict[str, Floats] = field(default_factory=dict)
-    """Probe -> its probabilities (N, C); empty without probes, and in evaluations of older versions."""
-    external: ExternalTest | None = None
-    """The test on another set. None after reading from files: its scores are in `metrics`."""
-    history_fault: str = ""
-    """A sentence about lines of history.jsonl that cannot be read; they are missing in the curves."""
-
-    @property
-    def remarks(self) -> list[str]:
-        """What a user must know where this evaluation is used again."""
-        is_outdated = "probe" in self.metrics and self.metrics.get("features_version") != FEATURES_VERSION
-        return [text for text in (self.history_fault, OUTDATED_PROBES if is_outdated else "") if text]
-
-    @property
-    def classes(self) -> list[str]:
-        """Alphabetical class names."""
-        return list(self.metrics["classes"])
-
-    @property
-    def units(self) -> list[Unit]:
-        """The bootstrap unit of each test image; empty where it is the patient or the image itself."""
-        bootstrap = self.metrics["bootstrap"]
-        return [(bootstrap["unit"], name) for name in bootstrap.get("unit_names", ())]
-
-    @property
-    def seed_probabilities_SNC(self) -> Floats:
-        """(S, N, C): the probabilities of each seed, for a bootstrap over seeds."""
-        return self.probabilities_NC[None] if self.probabilities_SNC is None else self.probabilities_SNC
 
 
 def unit_names(unit: str, units: Sequence[Unit]) -> dict[str, list[str]]:
@@ -137,6 +108,10 @@ def write(url: str, evaluation: Evaluation, data: LabelledSet, report: str) -> N
         SEED_PREDICTIONS: None if evaluation.probabilities_SNC is None else seeds_csv(evaluation),
         PROBE_PREDICTIONS: probes_csv(evaluation) if evaluation.probe_probabilities else None,
         EXTERNAL: external_csv(evaluation.external) if evaluation.external else None,
+        VAL: None
+        if evaluation.val_probabilities_NC is None
+        else val_csv(evaluation, part_of_units(data.parts["val"], data.unit)),
+        SLICES: slices_csv(evaluation, data) if evaluation.slices else None,
     }
     for name, text in optional_files.items():
         if text is None:
@@ -147,6 +122,12 @@ def write(url: str, evaluation: Evaluation, data: LabelledSet, report: str) -> N
     storage.write_bytes(storage.join(url, HISTORY), b"".join(map(row_line, evaluation.history)))
     storage.write_json(storage.join(url, PICTURES), evaluation.pictures)
     storage.write_text(storage.join(url, REPORT), report)
+    # Before metrics.json: where that exists, the classifier beside it is the one that it describes.
+    if evaluation.classifier:
+        kept = evaluation.classifier
+        classifier_file.write(classifier_file.classifier_url(url), kept.fields, kept.seeds)
+    else:
+        classifier_file.delete(classifier_file.classifier_url(url))
     storage.write_json(storage.join(url, METRICS), evaluation.metrics)
     storage.delete(storage.join(url, UNFINISHED))
 
@@ -183,11 +164,14 @@ def _missing_score(tree: Mapping[str, Any]) -> str:
     return next((f"per_class.{name}" for name in tree["classes"] if name not in tree["per_class"]), "")
 
 
-def read(url: str) -> Evaluation | None:
-    """The evaluation at a URL, or None where there is none; RecordError where its files are damaged."""
-    if not storage.exists(storage.join(url, METRICS)):
+def read(url: str, metrics: dict[str, Any] | None = None) -> Evaluation | None:
+    """The evaluation at a URL, or None where there is none; RecordError where its files are damaged.
+
+    `metrics`: its metrics.json, where it has been read already.
+    """
+    if metrics is None and not storage.exists(storage.join(url, METRICS)):
         return None
-    metrics = read_metrics(url)
+    metrics = metrics or read_metrics(url)
     if not storage.exists(storage.join(url, PREDICTIONS)):
         raise RecordError(f"{storage.join(url, PREDICTIONS)} does not exist; {REMEDY}")
     # The history is only for curves: lines that cannot be read are reported, and the scores are still used.
@@ -207,9 +191,25 @@ def read(url: str) -> Evaluation | None:
             probe_probabilities=_read_probe_probabilities(url, predictions.keys, classes),
             history_fault=history.fault,
         )
-    # Errors of the reader of predictions, which does not always know the URL.
-    except (ValueError, KeyError, TypeError, csv.Error) as error:
+    except _DAMAGE as error:
         raise RecordError(f"{where} is damaged ({type(error).__name__}: {error}); {REMEDY}") from error
+
+
+def read_val(url: str, classes: Sequence[str], keys: Sequence[str]) -> Floats:
+    """(V, C) of the val part of the evaluation at a URL; RecordError where its file is damaged or missing.
+
+    `keys`: the images of val, in their order.
+    """
+    where = storage.join(url, VAL)
+    if not storage.exists(where):
+        raise RecordError(f"{where} does not exist; {REMEDY}")
+    try:
+        predictions = read_predictions(where, classes)
+        if predictions.keys != tuple(keys):
+            raise ValueError("it has other images than the val part")
+    except _DAMAGE as error:
+        raise RecordError(f"{where} is damaged ({type(error).__name__}: {error}); {REMEDY}") from error
+    return predictions.probabilities_NC
 
 
 def _read_seed_probabilities(url: str, metrics: dict[str, Any], keys: Sequence[str]) -> Floats | None:
@@ -227,78 +227,3 @@ def _read_probe_probabilities(url: str, keys: Sequence[str], classes: Sequence[s
 def _read_pictures(url: str) -> dict[str, Any]:
     where = storage.join(url, PICTURES)
     return dict(json_reader.read(where, PicturesFile, REMEDY)) if storage.exists(where) else {}
-
-
-def predictions_csv(evaluation: Evaluation) -> str:
-    """The test part, one line for each image."""
-    classes = evaluation.classes
-    rows = [
-        [key, patient or "", classes[label], classes[int(p_C.argmax())], *(f"{p:.{DIGITS}f}" for p in p_C)]
-        for key, patient, label, p_C in zip(
-            evaluation.keys,
-            evaluation.patients,
-            evaluation.labels_N,
-            evaluation.probabilities_NC,
-            strict=True,
-        )
-    ]
-    return _csv_text(["key", "patient", "label", "predicted", *(f"p_{c}" for c in classes)], rows)
-
-
-def seeds_csv(evaluation: Evaluation) -> str:
-    """The test part, one line for each seed and image."""
-    by_seed = zip(evaluation.metrics["seeds"], evaluation.seed_probabilities_SNC, strict=True)
-    rows = [
-        [str(seed), key, *(f"{p:.{DIGITS}f}" for p in p_C)]
-        for seed, p_NC in by_seed
-        for key, p_C in zip(evaluation.keys, p_NC, strict=True)
-    ]
-    return _csv_text(["seed", "key", *(f"p_{c}" for c in evaluation.classes)], rows)
-
-
-def probes_csv(evaluation: Evaluation) -> str:
-    """The test part, one line for each probe and image."""
-    rows = [
-        [probe, key, *(f"{p:.{DIGITS}f}" for p in p_C)]
-        for probe, p_NC in evaluation.probe_probabilities.items()
-        for key, p_C in zip(evaluation.keys, p_NC, strict=True)
-    ]
-    return _csv_text(["probe", "key", *(f"p_{c}" for c in evaluation.classes)], rows)
-
-
-def external_csv(external_test: ExternalTest) -> str:
-    """The external set, one line for each image. `label`: the class of the model it is mapped to."""
-    classes = external_test.metrics["classes"]
-    images = zip(
-        external_test.keys,
-        external_test.patients,
-        external_test.labels_N,
-        external_test.own_labels,
-        external_test.probabilities_NM,
-        strict=True,
-    )
-    rows = [
-        [key, patient or "", classes[label], own_label, classes[int(p_M.argmax())]]
-        + [f"{p:.{DIGITS}f}" for p in p_M]
-        for key, patient, label, own_label, p_M in images
-    ]
-    columns = ["key", "patient", "label", "external_label", "predicted"]
-    return _csv_text([*columns, *(f"p_{c}" for c in classes)], rows)
-
-
-def split_csv(data: LabelledSet) -> str:
-    """The part of each image, one line for each image."""
-    rows = [
-        [key, patient or "", data.classes[label], name]
-        for name, part in data.parts.items()
-        for key, patient, label in zip(part.keys, part.patients, part.labels, strict=True)
-    ]
-    return _csv_text(["key", "patient", "label", "part"], rows)
-
-
-def _csv_text(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    return text.getvalue()

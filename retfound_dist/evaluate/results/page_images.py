@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from retfound_dist.errors import RetfoundError
-from retfound_dist.evaluate.data.image_encoding import encode_picture
 from retfound_dist.evaluate.data.labelled_set import LabelledSet, SplitPart
 from retfound_dist.evaluate.data.starting_weights import StartingWeights, run_url
+from retfound_dist.evaluate.pixels.image_encoding import encode_picture
 from retfound_dist.evaluate.probe.feature_projection import project
 from retfound_dist.evaluate.probe.frozen_features import Features
 from retfound_dist.evaluate.probe.reconstruct import Reconstruction, reconstruct

@@ -12,7 +12,7 @@ Shapes: N images, C classes, R resamples, S seeds, K different draws of seeds.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,16 +74,44 @@ def resampling_units(
 
 def resample(units_N: NDArray[np.int64], resamples: int, seed: int) -> Weights:
     """(R, N): how often each image is in each resample; integers of the smallest type that holds them."""
-    count = int(units_N.max()) + 1
+    draws = _draws(int(units_N.max()) + 1, resamples, seed)
+    # One resample at a time, because all draws at once would take 8 bytes for each resample and unit.
+    return np.stack([draws_U[units_N] for draws_U in draws])
+
+
+@dataclass(frozen=True)
+class UnitDraws:
+    """What the bootstrap draws of the images of a test."""
+
+    unit: str
+    """`patient`, `volume`, `folder` or `image`."""
+    units_N: NDArray[np.int64]
+    """The unit number of each image."""
+    weights_RN: Weights
+    """How often each image is in each resample."""
+
+
+def draw_units(
+    patients: Sequence[str | None], keys: Sequence[str], units: Sequence[Unit], resamples: int
+) -> UnitDraws:
+    """The resamples of a test; the arguments as in `resampling_units`."""
+    unit, units_N = resampling_units(patients, keys, units)
+    return UnitDraws(unit, units_N, resample(units_N, resamples, 0))
+
+
+def resample_units(count: int, resamples: int, seed: int) -> Weights:
+    """(R, units): how often each of `count` units is in each resample, with the draws of `resample`."""
+    return np.stack(list(_draws(count, resamples, seed)))
+
+
+def _draws(count: int, resamples: int, seed: int) -> Iterator[Weights]:
+    """For each resample how often each unit is drawn, in the smallest type that holds it."""
     # The draws depend only on the seed and the number of units: evaluations of the same test images get the
     # same resamples, as `paired_difference` needs.
     generator = np.random.default_rng([seed, count])
-    rows = []
-    # One resample at a time, because all draws at once would take 8 bytes for each resample and unit.
     for _ in range(resamples):
         draws_U = np.bincount(generator.integers(0, count, size=count), minlength=count)
-        rows.append(draws_U.astype(np.min_scalar_type(draws_U.max()))[units_N])
-    return np.stack(rows)
+        yield draws_U.astype(np.min_scalar_type(draws_U.max()))
 
 
 def mean_probabilities(probabilities_SNC: Floats) -> Floats:
@@ -98,31 +126,44 @@ def scores_over_seeds(
     weights_RN: Weights,
     combine: Callable[[Floats], Floats] = mean_probabilities,
     on_progress: ProgressCallback | None = None,
+    members_N: NDArray[np.int64] | None = None,
 ) -> ResampledScores:
     """Scores of the mean probabilities of the fine-tunings; each resample draws its own seeds.
 
     `combine`: computes the probabilities to score from those of the drawn seeds (S, N, C); their mean by
     default. The order of the seeds must not matter to it. The draws depend only on the numbers of seeds and
-    resamples, so rows of a comparison are paired by seed as well as by patient.
+    resamples, so rows of a comparison are paired by seed as well as by patient. `members_N`: where the labels
+    and probabilities are of some images only, their columns in the weights.
     """
-    seeds, resamples = len(probabilities_SNC), len(weights_RN)
-    seed_draws_RS = np.random.default_rng([seeds, resamples]).integers(0, seeds, (resamples, seeds))
-    # The order of the seeds does not matter, so draws are sorted and each distinct draw is scored once. Three
-    # seeds have only ten distinct draws.
-    distinct_draws_KS, draw_index_R = np.unique(np.sort(seed_draws_RS), axis=0, return_inverse=True)
+    resamples = len(weights_RN)
     resampled, done = _empty(resamples), 0
-    for draw_index, draw_S in enumerate(distinct_draws_KS):
-        # In NumPy 2.0.0 the inverse has a second axis of length 1; in other versions it has not.
-        resamples_with_draw_R = np.flatnonzero(draw_index_R.reshape(-1) == draw_index)
+    for draw_S, resamples_with_draw_R in distinct_seed_draws(len(probabilities_SNC), resamples):
         report_part = shifted_progress(done, resamples, on_progress)
-        draw_scores = scores(
-            labels_N, combine(probabilities_SNC[draw_S]), weights_RN, report_part, resamples_with_draw_R
-        )
+        drawn_NC = combine(probabilities_SNC[draw_S])
+        draw_scores = scores(labels_N, drawn_NC, weights_RN, report_part, resamples_with_draw_R, members_N)
         for kind, group in resampled.items():
             for name, values_R in group.items():
                 values_R[resamples_with_draw_R] = draw_scores[kind][name]
         done += len(resamples_with_draw_R)
     return resampled
+
+
+def distinct_seed_draws(seeds: int, resamples: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """(A draw of the seeds (S,), sorted; the resamples that have this draw.)"""
+    seed_draws_RS = np.random.default_rng([seeds, resamples]).integers(0, seeds, (resamples, seeds))
+    # The order of the seeds does not matter, so draws are sorted and each distinct draw is scored once. Three
+    # seeds have only ten distinct draws.
+    distinct_draws_KS, draw_index_R = np.unique(np.sort(seed_draws_RS), axis=0, return_inverse=True)
+    for draw_index, draw_S in enumerate(distinct_draws_KS):
+        # In NumPy 2.0.0 the inverse has a second axis of length 1; in other versions it has not.
+        yield draw_S, np.flatnonzero(draw_index_R.reshape(-1) == draw_index)
+
+
+def chunks(resamples: int, images: int) -> Iterator[slice]:
+    """Slices of the resamples that are scored at a time, so that memory does not grow with their number."""
+    rows = max(1, _CHUNK // max(1, images))
+    for start in range(0, resamples, rows):
+        yield slice(start, min(start + rows, resamples))
 
 
 def _empty(resamples: int) -> ResampledScores:
@@ -142,21 +183,26 @@ def scores(
     weights_RN: Weights,
     on_progress: ProgressCallback | None = None,
     selected_R: NDArray[np.int64] | None = None,
+    members_N: NDArray[np.int64] | None = None,
 ) -> ResampledScores:
-    """The scores of predictions in every resample, or in the resamples `selected_R`."""
+    """The scores of predictions in every resample, or in the resamples `selected_R`.
+
+    `members_N`: as in `scores_over_seeds`.
+    """
     predicted = _prepare_predictions(labels_N, probabilities_NC)
     if selected_R is None:
         selected_R = np.arange(len(weights_RN))
-    rows = max(1, _CHUNK // max(1, len(labels_N)))
     resampled = _empty(len(selected_R))
-    for start in range(0, len(selected_R), rows):
-        chunk_rows = slice(start, start + rows)
-        chunk_scores = _resampled_scores(predicted, weights_RN[selected_R[chunk_rows]])
+    for chunk_rows in chunks(len(selected_R), len(labels_N)):
+        rows = selected_R[chunk_rows]
+        # Columns are taken from a chunk, for a copy of all would be as large as the weights.
+        chosen_RN = weights_RN[rows] if members_N is None else weights_RN[np.ix_(rows, members_N)]
+        chunk_scores = _resampled_scores(predicted, chosen_RN)
         for kind, group in resampled.items():
             for name, values_R in group.items():
                 values_R[chunk_rows] = chunk_scores[kind][name]
         if on_progress is not None:
-            on_progress(min(start + rows, len(selected_R)), len(selected_R))
+            on_progress(chunk_rows.stop, len(selected_R))
     return resampled
 
 

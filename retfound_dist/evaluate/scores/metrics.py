@@ -39,10 +39,14 @@ MACRO = (
     "log_loss",
     "ece",
 )
+LOWER_IS_BETTER = frozenset(("log_loss", "ece", "mae", "rmse", "mae_grades"))
+"""Scores that are losses or errors, of all tasks."""
+DIGITS = 8
+"""Decimals of a probability. Scores are computed from rounded ones, so that the CSV gives the same scores."""
 ECE_BINS = 15
 """Equal-width bins of confidence (Guo et al. 2017)."""
 _MIN_PROBABILITY = 1e-12
-_ONE_CLASS = "one class holds every image or every prediction"
+_ONE_CLASS = "only one class occurs, or only one is predicted"
 
 
 def evaluate(labels_N: Labels, probabilities_NC: Floats, classes: Sequence[str]) -> Scores:
@@ -161,7 +165,7 @@ def confidence_bins(confidence_N: Floats) -> Labels:
 def reasons(confusion: NDArray[Any], classes: Sequence[str]) -> dict[str, dict[str, str]]:
     """For both definitions, the reason for each score that may be undefined."""
     absent = [c for c, n in zip(classes, confusion.sum(1), strict=True) if n == 0]
-    ranks = f"no test image of class {', '.join(absent)}" if absent else _ONE_CLASS
+    ranks = _absence(absent) or _ONE_CLASS
     legacy = _undefined_binary_reasons(
         confusion[1:].sum(1), confusion[:, 1:].sum(0), np.diagonal(confusion)[1:], classes[1:]
     )
@@ -189,7 +193,7 @@ def _undefined_binary_reasons(
     absent, never, wrong = (
         [c for c, n in zip(classes, counts, strict=True) if n == 0] for counts in (truth, predicted, correct)
     )
-    no_image = f"no test image of class {', '.join(absent)}" if absent else ""
+    no_image = _absence(absent)
     unpredicted = f"{_classes_are(never)} never predicted" if never else ""
     either = "; ".join(filter(None, (no_image, unpredicted))) or _ONE_CLASS
     return {
@@ -200,6 +204,17 @@ def _undefined_binary_reasons(
         "f1": f"{_classes_are(wrong)} never predicted correctly: no precision, or both precision and "
         "sensitivity are 0",
     }
+
+
+def _absence(classes: Sequence[str]) -> str:
+    """A phrase without the part or the unit, because all parts of images, volumes and eyes are scored."""
+    if not classes:
+        return ""
+    return (
+        f"classes {', '.join(classes)} do not occur"
+        if len(classes) > 1
+        else f"class {classes[0]} does not occur"
+    )
 
 
 def _classes_are(classes: Sequence[str]) -> str:
@@ -234,8 +249,8 @@ def _per_class(confusion: NDArray[Any], auroc_C: Floats, aupr_C: Floats, classes
 
 def _undefined_reason(row: Scores, name: str) -> str:
     if not row["n"]:
-        return "the class has no image"
-    return "the class is never predicted" if name in ("precision", "f1") else "every image is of the class"
+        return "the class does not occur"
+    return "the class is never predicted" if name in ("precision", "f1") else "no other class occurs"
 
 
 def _ratio(above: Floats, below: Floats) -> Floats:
@@ -247,3 +262,11 @@ def _ratio(above: Floats, below: Floats) -> Floats:
 def _finite_or_none(value: Any) -> float | None:
     # JSON has no NaN. Python would write one, which many readers refuse.
     return float(value) if math.isfinite(value) else None
+
+
+def best_value(values: Sequence[float | None], name: str) -> float | None:
+    """The best value of a score: the highest, or the lowest of losses and errors; None without values."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return None
+    return min(known) if name in LOWER_IS_BETTER else max(known)

@@ -11,7 +11,8 @@ from retfound_dist.evaluate.scores.wording import LABELS, format_number, format_
 PROBES = {"linear": "linear probe", "knn": "nearest neighbours", "attentive": "attentive probe"}
 OUTDATED_PROBES = (
     "its probes are of an earlier version, which magnified the test images by 14 %: do not compare them with "
-    "new ones (the fine-tuned scores are not affected); --force evaluates again"
+    "new ones (the fine-tuned scores are not affected); `retfound evaluate --force` makes them again, or "
+    "delete the row's folder and compare again"
 )
 
 

@@ -79,25 +79,45 @@ class Ranking:
     positives: Segments
     negatives: Segments
 
+    def by_unit(self, units_N: Indices) -> Ranking:
+        """The same for weights of units, where `units_N` is the unit of each image.
+
+        A segment then names a unit once for each of its images in it.
+        """
+        return Ranking(*(Segments(units_N[s.order], s.ends) for s in (self.positives, self.negatives)))
+
+    def at_most(self, scores: int) -> Ranking:
+        """The same, divided at no more than so many of the positives' scores, evenly spread: enough for a
+        figure."""
+        known = len(self.positives.ends) // 2 - 1
+        if known <= scores:
+            return self
+        kept = np.linspace(0, known - 1, scores).round().astype(np.int64)
+
+        def divide(segments: Segments) -> Segments:
+            first, last = segments.ends[:1], segments.ends[-1:]
+            begins_and_ends = segments.ends[1:-1].reshape(-1, 2)[kept].ravel()
+            return Segments(segments.order, np.concatenate([first, begins_and_ends, last]))
+
+        return Ranking(divide(self.positives), divide(self.negatives))
+
     def counts(self, chunk: Chunk) -> tuple[Floats, Floats]:
         """True and false positives at each bend, both (V, R); the last bend has all of them."""
         return np.cumsum(self.positives.sums(chunk), axis=0), np.cumsum(self.negatives.sums(chunk), axis=0)
 
 
-def rank(truth_N: NDArray[np.bool_], score_N: Floats, max_scores: int | None = None) -> Ranking:
+def rank(truth_N: NDArray[np.bool_], score_N: Floats) -> Ranking:
     """Order the images of a class by falling score, divided where the ROC curve can bend.
 
     It bends where a score of positives begins and where it ends; images with equal scores are in one segment.
-    `truth_N`: which images are positive. `max_scores`: use at most this many of the positives' scores, evenly
-    spread; figures need no more.
+    `truth_N`: which images are positive.
     """
     positives_P, negatives_Q = np.flatnonzero(truth_N), np.flatnonzero(~truth_N)
     # The sort need not be stable: the weights of images with equal scores are summed.
     positives_P = positives_P[np.argsort(-score_N[positives_P])]
     negatives_Q = negatives_Q[np.argsort(-score_N[negatives_Q])]
-    scores_K = np.unique(-score_N[positives_P])
-    if max_scores is not None and len(scores_K) > max_scores:
-        scores_K = scores_K[np.linspace(0, len(scores_K) - 1, max_scores).round().astype(np.int64)]
+    falling_P = -score_N[positives_P]
+    scores_K = falling_P[np.append(True, falling_P[1:] != falling_P[:-1])[: len(falling_P)]]
 
     def split_at_scores(order: Indices) -> Segments:
         falling = -score_N[order]

@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from retfound_dist.evaluate.scores.unit_wording import describe_pooling, describe_test_part, unit_noun
 from retfound_dist.files.skipped_files import HIDDEN_FILES
 from retfound_dist.listing import split_units
 
@@ -61,8 +62,7 @@ def summary(metrics: Mapping[str, Any]) -> list[str]:
     def with_interval(name: str) -> str:
         return f"{LABELS[name]} {format_score(macro[name], spans[name])}"
 
-    test = metrics["split"]["test"]
-    test_images = f"{test} test images" + (
+    test_images = describe_test_part(metrics) + (
         f" of {metrics['patients']} patients" if metrics["patients"] else ""
     )
     sentences = [
@@ -70,6 +70,7 @@ def summary(metrics: Mapping[str, Any]) -> list[str]:
         f"It reaches {with_interval('auroc')}, {with_interval('aupr')} and "
         f"{with_interval('balanced_accuracy')} (means over {classes} classes) on {test_images}, which were "
         "not used for fine-tuning.",
+        describe_pooling(metrics),
         _compare_with_guessing(macro["balanced_accuracy"], spans["balanced_accuracy"], classes),
         describe_intervals(metrics),
     ]
@@ -78,18 +79,9 @@ def summary(metrics: Mapping[str, Any]) -> list[str]:
 
 def describe_intervals(metrics: Mapping[str, Any], row: str = "") -> str:
     """What the intervals include. `row`: the name of the weights, where there are several."""
-    bootstrap = metrics["bootstrap"]
-    unit = f"{bootstrap['unit']}s"
-    if bootstrap["unit"] != "patient":
-        unit += f" (not every patient is known; the intervals are too narrow if patients have several {unit})"
-    resamples = f"{bootstrap['resamples']:,} bootstrap resamples of the {bootstrap['units']} test {unit}"
-    seeds = len(metrics["seeds"])
-    # Evaluations of older versions resampled only patients and have no `seeds` here.
-    if bootstrap.get("seeds", 1) > 1:
-        resamples += f" and of the {seeds} fine-tuning seeds"
-    text = f"Brackets show 95 % intervals from {resamples}."
+    text, seeds = describe_resamples(metrics), len(metrics["seeds"])
     if seeds == 1:
-        return f"{text} They do not include the variation between fine-tuning seeds: only one seed was run."
+        return text
     text += f" Scores are computed from the mean probabilities of {seeds} fine-tuning seeds."
     auroc = metrics["over_seeds"]["macro"]["auroc"]
     if auroc["std"] is not None:
@@ -101,30 +93,60 @@ def describe_intervals(metrics: Mapping[str, Any], row: str = "") -> str:
     return text
 
 
+def describe_resamples(metrics: Mapping[str, Any]) -> str:
+    """What the intervals are drawn from, of any task, and whether they include the seeds."""
+    bootstrap, seeds = metrics["bootstrap"], len(metrics["seeds"])
+    unit = f"{bootstrap['unit']}s"
+    if bootstrap["unit"] != "patient":
+        unit += f" (not every patient is known; the intervals are too narrow if patients have several {unit})"
+    resamples = f"{bootstrap['resamples']:,} bootstrap resamples of the {bootstrap['units']} test {unit}"
+    # Evaluations of older versions resampled only patients and have no `seeds` here.
+    if bootstrap.get("seeds", 1) > 1:
+        resamples += f" and of the {seeds} fine-tuning seeds"
+    text = f"Brackets show 95 % intervals from {resamples}."
+    if seeds > 1:
+        return text
+    return f"{text} They do not include the variation between fine-tuning seeds: only one seed was run."
+
+
 def warnings(metrics: Mapping[str, Any]) -> list[str]:
     """Everything that makes the scores less reliable."""
+    sentences = set_warnings(metrics)
+    sentences += _relevant_notes(metrics.get("notes", []))
+    outside = metrics.get("external", {}).get("notes", [])
+    sentences += [f"external set: {note}" for note in _relevant_notes(outside)]
+    sentences += part_warnings(metrics)
+    small = [c for c, n in metrics["split"]["per_class"]["test"].items() if n < 10]
+    if small:
+        which = "these classes" if len(small) > 1 else "this class"
+        sentences.append(
+            f"fewer than 10 test {unit_noun(metrics)} of {', '.join(small)}: scores of {which} are unreliable"
+        )
+    if undefined_warning(metrics):
+        sentences.append(undefined_warning(metrics))
+    return sentences
+
+
+def set_warnings(metrics: Mapping[str, Any]) -> list[str]:
+    """What is wrong with the labelled set, for any task: leaks, pretraining on it, images left out."""
     sentences = list(metrics["warnings"])
     if pretrained := pretrained_warning(metrics["checkpoint"].get("pretrained_on")):
         sentences.append(pretrained)
     if metrics["skipped"]:
         named = "; ".join(f"{row['key']}: {row['reason']}" for row in metrics["skipped"][:5])
         sentences.append(f"{len(metrics['skipped'])} images were left out ({named})")
-    sentences += _relevant_notes(metrics.get("notes", []))
-    outside = metrics.get("external", {}).get("notes", [])
-    sentences += [f"external set: {note}" for note in _relevant_notes(outside)]
-    units = metrics["bootstrap"]["units"]
+    return sentences
+
+
+def part_warnings(metrics: Mapping[str, Any]) -> list[str]:
+    """For any task: a test part of few patients, and none for validation."""
+    units, sentences = metrics["bootstrap"]["units"], []
     if units < _FEW_UNITS:
         sentences.append(
             f"the test part has only {units} {metrics['bootstrap']['unit']}s, so the intervals are rough"
         )
-    small = [c for c, n in metrics["split"]["per_class"]["test"].items() if n < 10]
-    if small:
-        which = "these classes" if len(small) > 1 else "this class"
-        sentences.append(f"fewer than 10 test images of {', '.join(small)}: scores of {which} are unreliable")
     if not metrics["split"]["val"]:
         sentences.append("there is no validation part, so the last epoch was kept")
-    if undefined_warning(metrics):
-        sentences.append(undefined_warning(metrics))
     return sentences
 
 
@@ -213,7 +235,9 @@ def _recipe(change: Mapping[str, Any]) -> str:
 
 def describe_external(tree: Mapping[str, Any]) -> str:
     """Describes the external test: its images, the class map, and what was left out."""
-    images = f"{tree['images']} images" + (f" of {tree['patients']} patients" if tree["patients"] else "")
+    images = f"{tree['images']} {unit_noun(tree)}"
+    images += f" ({tree['of_images']} images)" if "of_images" in tree else ""
+    images += f" of {tree['patients']} patients" if tree["patients"] else ""
     pairs = ", ".join(f"{name} = {' + '.join(to)}" for name, to in tree["class_map"].items())
     clauses = [
         f"{images} from another set, none used for fine-tuning; class of the model = its labels: {pairs}"

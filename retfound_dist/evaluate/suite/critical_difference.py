@@ -13,9 +13,15 @@ from matplotlib.axes import Axes
 from retfound_dist.runtime.svg_plots import INK, MUTED, colour, new_figure, to_svg
 
 _INCHES_A_LINE = 0.27
+"""Height of a line of text: the unit of the picture's vertical axis."""
 _BAR_STEP = 0.32
+"""Distance between two bars, in lines."""
 _AXIS = 0.0
+"""Height of the line of ranks: all above it is positive, the bars and names below it negative."""
+_LINES_ABOVE = 2.6
+"""Lines above the line of ranks: its numbers, and the critical difference."""
 _SCALE_INCHES = 2.2
+"""Width of the line of ranks."""
 _INCHES_A_LETTER = 0.085
 """Width of a letter of a name, with room for wide letters."""
 _STUB = 0.06
@@ -39,16 +45,20 @@ def joined_groups(mean_ranks: Sequence[float], difference: float) -> list[tuple[
 
 
 def critical_difference_svg(mean_rank: Mapping[str, float], difference: float) -> str:
-    """The picture as SVG. `mean_rank`: row -> mean rank, at least two rows; 1 is the best."""
+    """The picture as SVG. `mean_rank`: row -> mean rank, at least two rows; 1 is the best.
+
+    From top to bottom: the critical difference as a length, the line of ranks, a bar for each group of rows
+    without a clear difference, the names. The horizontal unit is a rank, the vertical one a line of text.
+    """
     ordered = sorted(mean_rank.items(), key=lambda item: item[1])
     groups = joined_groups([rank for _, rank in ordered], difference)
-    left = (len(ordered) + 1) // 2
-    below = _BAR_STEP * (len(groups) + 1)
-    depth = below + left
     rows = len(ordered)
+    named_left = (rows + 1) // 2
+    bars_depth = _BAR_STEP * (len(groups) + 1)
+    depth = bars_depth + named_left
     # Names stand beside the scale, and a page cuts off what is wider than the picture.
     name_inches = _INCHES_A_LETTER * (max(map(len, mean_rank)) + len(" 1.00  "))
-    figure, axes = new_figure(_INCHES_A_LINE * (depth + 2.6), _SCALE_INCHES + 2 * name_inches)
+    figure, axes = new_figure(_INCHES_A_LINE * (depth + _LINES_ABOVE), _SCALE_INCHES + 2 * name_inches)
     margin = (rows - 1) * name_inches / _SCALE_INCHES
     # Cut off where it is longer than the picture: it then joins all rows anyway.
     _draw_scale(axes, rows, min(1 + difference, rows + margin), f"critical difference {difference:.2f}")
@@ -58,10 +68,10 @@ def critical_difference_svg(mean_rank: Mapping[str, float], difference: float) -
         axes.plot([low - 0.02 * rows, high + 0.02 * rows], [y, y], color=colour(1), linewidth=3.5)
     for place, (name, rank) in enumerate(ordered):
         # The better half is named at the left, the worse half at the right, the outermost row highest.
-        on_left = place < left
+        on_left = place < named_left
         line = place if on_left else rows - 1 - place
-        _draw_row(axes, name, rank, -below - line - 0.4, on_left, rows)
-    axes.set(xlim=(1 - margin, rows + margin), ylim=(-depth, 2.6))
+        _draw_row(axes, name, rank, -bars_depth - line - 0.4, on_left, rows)
+    axes.set(xlim=(1 - margin, rows + margin), ylim=(-depth, _LINES_ABOVE))
     axes.set_axis_off()
     return str(Markup(to_svg(figure)))
 

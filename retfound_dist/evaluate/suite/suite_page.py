@@ -13,6 +13,7 @@ from retfound_dist.evaluate.report.paired_differences import DECISIVE_SCORES
 from retfound_dist.evaluate.report.text_tables import markdown_table
 from retfound_dist.evaluate.report.training_plots import Plot
 from retfound_dist.evaluate.scores import wording
+from retfound_dist.evaluate.scores.unit_wording import describe_test_part, unit_noun
 from retfound_dist.evaluate.suite.critical_difference import critical_difference_svg
 from retfound_dist.evaluate.suite.rank_statistics import ComparedSets, rank_summary
 from retfound_dist.evaluate.suite.suite_sentences import RankSummary, joined_note, suite_sentences
@@ -47,7 +48,7 @@ def suite_page(tree: Mapping[str, Any], paths: Mapping[str, str], links: Mapping
         "suite",
         title=f"Starting weights compared on {plural(len(sets), 'labelled set')}",
         subtitle=f"{plural(len(_first(sets)['rows']), 'row')}, the same fine-tuning for each; "
-        + ", ".join(f"{name}: {one['split']['test']:,} test images" for name, one in sets.items()),
+        + ", ".join(f"{name}: {describe_test_part(one)}" for name, one in sets.items()),
         alarms=[],
         summary=tree["sentences"],
         **{
@@ -111,7 +112,10 @@ def _facts(sets: Mapping[str, Any], paths: Mapping[str, str]) -> list[tuple[str,
         parts = ", ".join(f"{part} {split[part]:,}" for part in ("train", "val", "test"))
         split_by = wording.describe_split(split["by"], split.get("known_by", {}))
         facts.append(
-            (f"Set {name}", f"{paths[name]}; {len(one['classes'])} classes; {parts} images; split {split_by}")
+            (
+                f"Set {name}",
+                f"{paths[name]}; {len(one['classes'])} classes; {parts} {unit_noun(one)}; split {split_by}",
+            )
         )
     seeds = ", ".join(map(str, _first(sets)["seeds"]))
     return [*facts, ("Seeds", f"{seeds}; the page of each set has all settings")]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from retfound_dist.evaluate.report.score_tables import best_value
 from retfound_dist.evaluate.scores import wording
+from retfound_dist.evaluate.scores.metrics import best_value
 from retfound_dist.evaluate.suite.rank_statistics import ComparedSets
 from retfound_dist.evaluate.suite.suite_sentences import RankSummary
 

@@ -29,6 +29,8 @@ from retfound_dist.evaluate.probe.frozen_features import cached_features
 from retfound_dist.evaluate.results.evaluation_files import DIGITS
 from retfound_dist.evaluate.scores import bootstrap, probe_wording
 from retfound_dist.evaluate.scores.metrics import Floats, Labels
+from retfound_dist.evaluate.units.slice_pooling import pool_parts
+from retfound_dist.evaluate.units.unit_parts import parts_of_units
 from retfound_dist.formats.score_files import ProbeFile
 from retfound_dist.io import storage
 from retfound_dist.records import json_reader
@@ -42,7 +44,7 @@ PARTS = ("train", "val")
 
 @dataclass(frozen=True)
 class DevelopmentSet:
-    """The images of the train and val parts."""
+    """The images of the train and val parts, or their volumes, eyes or patients."""
 
     keys: tuple[str, ...]
     patients: tuple[str | None, ...]
@@ -124,19 +126,22 @@ def probe_checkpoint(
         settings,
         read_tokens,
     )
+    # From here on the units of train and val stand in place of their images.
+    probabilities = {method: pool_parts(p_NC, data, PARTS) for method, p_NC in probabilities.items()}
+    scored = development_set(parts_of_units(data, PARTS))
     # Rounded before scoring, so that the scores can be computed again from the CSV.
     probabilities = {method: p_NC.round(DIGITS) for method, p_NC in probabilities.items()}
     tree = {
         **probing.score_probes(
-            images.labels_N,
+            scored.labels_N,
             probabilities,
-            images.units_N,
+            scored.units_N,
             data.classes,
             resamples,
             limit_note(images.labels_N, images.units_N, settings),
         ),
-        "images": len(images.keys),
-        "bootstrap": {"unit": images.unit, "units": int(images.units_N.max()) + 1, "resamples": resamples},
+        "images": len(scored.keys),
+        "bootstrap": {"unit": scored.unit, "units": int(scored.units_N.max()) + 1, "resamples": resamples},
         "classes": list(data.classes),
         "prediction": f"{settings.folds}-fold cross-validation over train and val",
         "checkpoint": {
@@ -151,7 +156,7 @@ def probe_checkpoint(
         "seconds": round(time.monotonic() - started, 1),
     }
     result = ProbeResult(tree, probabilities)
-    _write_probe(folder, result, images)
+    _write_probe(folder, result, scored)
     return result
 
 

@@ -54,6 +54,11 @@ class FsspecStore:
             raise IsADirectoryError(path)
         return file
 
+    def read(self, path: str) -> bytes:
+        """The whole content of a file."""
+        with self.open_file(path) as file:
+            return bytes(file.read())
+
     def read_range(self, path: str, begin: int, end: int) -> bytes:
         """The bytes from `begin` up to, not including, `end`."""
         return bytes(self.fs.cat_file(path, start=begin, end=end))

@@ -74,6 +74,11 @@ class LocalDisk:
         """Open a file for reading."""
         return open(path, "rb")
 
+    def read(self, path: str) -> bytes:
+        """The whole content of a file."""
+        with self.open_file(path) as file:
+            return file.read()
+
     def read_range(self, path: str, begin: int, end: int) -> bytes:
         """The bytes from `begin` up to, not including, `end`."""
         with open(path, "rb") as file:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from collections.abc import Callable
-from typing import Any
+from typing import IO, Any, cast
 
 from retfound_dist.io.stores import s3_keys, store_errors
 from retfound_dist.io.stores.fsspec_store import FsspecStore, open_filesystem
@@ -59,6 +60,10 @@ def _socket_that_gives_up(address: tuple[Any, ...]) -> socket.socket:
     return connection
 
 
+class ReplacedError(OSError):
+    """An object that another process has replaced while it was read."""
+
+
 class S3Store(FsspecStore):
     """S3 behind s3fs. Paths are `s3://BUCKET/KEY`."""
 
@@ -82,6 +87,34 @@ class S3Store(FsspecStore):
         if byte_count is None:
             raise IsADirectoryError(path) if s3_keys.is_folder(*where) else FileNotFoundError(path)
         return byte_count
+
+    def open_file(self, path: str) -> IO[bytes]:
+        """Open an object for reading; reads raise ReplacedError where it is replaced meanwhile."""
+        file: Any = super().open_file(path)
+        fetch = file.cache.fetcher
+
+        def fetch_same(begin: int, end: int) -> bytes:
+            try:
+                return bytes(fetch(begin, end))
+            except (OSError, TypeError) as error:
+                # s3fs's `FileExpired` has this errno. For it s3fs 2026.9 looks into the text of S3's 412,
+                # which is None from Ceph.
+                if isinstance(error, OSError) and error.errno != errno.EBUSY:
+                    raise
+                raise ReplacedError("it was replaced while it was read") from error
+
+        file.cache.fetcher = fetch_same
+        return cast(IO[bytes], file)
+
+    def read(self, path: str) -> bytes:
+        """The whole content of an object: the old or the new one where it is replaced meanwhile."""
+        try:
+            # In one request. With several, not every server notices that the object is replaced between them.
+            return bytes(self.fs.cat_file(path, max_concurrency=1))
+        except FileNotFoundError:
+            if self.is_folder(path):
+                raise IsADirectoryError(path) from None
+            raise
 
     def put_file(self, source: str, path: str) -> None:
         """Upload a local file, a large one in parts."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, Literal
 
 import torch
@@ -31,9 +31,14 @@ class Preparation:
     def normalise(self, images_BCHW: Tensor) -> Tensor:
         """uint8 gray or RGB images to normalised fp32 (B, 3, H, W)."""
         x = images_BCHW.float().div(255).expand(-1, 3, -1, -1)
-        mean = torch.tensor(self.mean, device=x.device)[:, None, None]
-        std = torch.tensor(self.std, device=x.device)[:, None, None]
-        return (x - mean) / std
+        return (x - _channel_values(self.mean, x.device)) / _channel_values(self.std, x.device)
+
+
+@lru_cache(maxsize=64)
+def _channel_values(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """One value for each channel, (3, 1, 1). Made once: each copy to a GPU would wait for its work."""
+    with torch.inference_mode(False):  # it is used again outside the block in which it is made
+        return torch.tensor(values, device=device)[:, None, None]
 
 
 @dataclass(frozen=True)
@@ -111,6 +116,10 @@ class Backbone(ABC):
         """The entry `encoder` of metrics.json. It identifies cached features."""
 
     @abstractmethod
+    def to_json(self) -> dict[str, Any]:
+        """All that `opening.empty_backbone` needs to make the same encoder without its weights."""
+
+    @abstractmethod
     def at_size(self, image_size: int) -> Backbone:
         """The same weights at another input size."""
 
@@ -128,12 +137,14 @@ class Backbone(ABC):
 
     @cached_property
     def facts(self) -> BackboneFacts:
-        """Counted on a model without memory, so a ViT-L costs no gigabyte."""
+        """What a comparison's table says of this encoder: input, width, tokens, parameters, GFLOP."""
+        # On the meta device tensors have shapes but no memory, so counting a ViT-L costs no gigabyte.
         model: Any = self.skeleton().eval()
         images = torch.zeros(1, 3, self.image_size, self.image_size, device="meta")
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             output = model.forward_features(images)
             width = pooled_features(model, output).shape[1]
+        # `output` is tokens (1, T, D), or a map, whose places count as tokens.
         return BackboneFacts(
             family=self.family,
             image_size=self.image_size,

@@ -18,10 +18,15 @@ from typing import Any
 from retfound_dist.errors import ConfigError, WeightsError
 from retfound_dist.formats import checkpoint_folder
 from retfound_dist.io import storage
-from retfound_dist.model.backbones.backbone import Backbone, InputFacts, preparation_of
+from retfound_dist.model.backbones.backbone import Backbone, InputFacts, Preparation, preparation_of
 from retfound_dist.model.backbones.named_inputs import inputs_by_name
-from retfound_dist.model.backbones.plain_vit import PlainVit
-from retfound_dist.model.backbones.timm_backbone import TimmBackbone, published_config, published_inputs
+from retfound_dist.model.backbones.plain_vit import PLAIN_VIT, PlainVit
+from retfound_dist.model.backbones.timm_backbone import (
+    TIMM,
+    TimmBackbone,
+    published_config,
+    published_inputs,
+)
 from retfound_dist.model.mae import ENCODERS, EncoderShape, encoder_shape
 from retfound_dist.model.vit import VitVariant
 from retfound_dist.model.weights import hub_repository, timm_hub
@@ -144,6 +149,26 @@ def _opened_relative(url: str, file: TensorFile, encoder: RelativeEncoder) -> Op
     )
     published = InputFacts(mean=encoder.mean, std=encoder.std, interpolation=encoder.interpolation)
     return OpenedModel(file.sha256, weights.image_size, weights, published=published)
+
+
+def empty_backbone(tree: Mapping[str, Any]) -> Backbone:
+    """The encoder that `Backbone.to_json` describes, drawn at random; WeightsError if it is not known."""
+    try:
+        size, described = int(tree["image_size"]), dict(tree["preparation"])
+        preparation = Preparation(
+            tuple(described["mean"]), tuple(described["std"]), described["interpolation"]
+        )
+        if tree["kind"] == PLAIN_VIT:
+            shape, variant = EncoderShape(**tree["shape"]), VitVariant(**tree["variant"])
+            return PlainVit(None, shape, size, preparation, variant)
+        if tree["kind"] == TIMM:
+            published = InputFacts(size, preparation.mean, preparation.std, preparation.interpolation)
+            return TimmBackbone(tree["name"], None, size, published)
+    except (KeyError, TypeError, ValueError) as error:
+        raise WeightsError(f"the description of an encoder is damaged ({error})") from error
+    raise WeightsError(
+        f"an encoder of kind {tree['kind']!r} is not known here: install the version that wrote it"
+    )
 
 
 def backbone_from(

@@ -16,6 +16,9 @@ from retfound_dist.model.positions import sincos_positions
 from retfound_dist.model.vit import PLAIN, VitVariant, build_classifier, build_encoder
 from retfound_dist.model.weights.weight_files import Weights, load_into
 
+PLAIN_VIT = "plain_vit"
+"""`kind` in `PlainVit.to_json`."""
+
 
 class PlainVit(Backbone):
     """timm's ViT; positions are resampled to the image size. Without weights: random, sin-cos positions."""
@@ -47,6 +50,16 @@ class PlainVit(Backbone):
         """Width, depth, heads and patch; of a relative of the plain ViT also what differs."""
         # Cached features and old results know plain ViTs without these keys.
         return asdict(self.shape) | (asdict(self.variant) if self.variant != PLAIN else {})
+
+    def to_json(self) -> dict[str, Any]:
+        """Shape, variant, size and the preparation of images."""
+        return {
+            "kind": PLAIN_VIT,
+            "shape": asdict(self.shape),
+            "variant": asdict(self.variant),
+            "image_size": self.image_size,
+            "preparation": asdict(self.preparation),
+        }
 
     def at_size(self, image_size: int) -> PlainVit:
         """The same weights at another input size."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from functools import cached_property
 from typing import Any
 
@@ -46,6 +47,10 @@ def published_inputs(name: str) -> InputFacts:
     return InputFacts(int(config.input_size[1]), tuple(config.mean), tuple(config.std), config.interpolation)
 
 
+TIMM = "timm"
+"""`kind` in `TimmBackbone.to_json`."""
+
+
 class TimmBackbone(Backbone):
     """A timm model at an image size; without `load` random."""
 
@@ -73,6 +78,15 @@ class TimmBackbone(Backbone):
     def architecture(self) -> dict[str, Any]:
         """timm's name."""
         return {"name": self.family}
+
+    def to_json(self) -> dict[str, Any]:
+        """timm's name, size and the preparation of images."""
+        return {
+            "kind": TIMM,
+            "name": self._name,
+            "image_size": self.image_size,
+            "preparation": asdict(self.preparation),
+        }
 
     def at_size(self, image_size: int) -> TimmBackbone:
         """The same weights at another input size."""

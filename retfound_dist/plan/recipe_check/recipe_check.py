@@ -35,6 +35,7 @@ RULES: tuple[Rule, ...] = (
     rules_data.check_padding,
     rules_data.check_shard_count,
     rules_data.check_cache_limit,
+    rules_data.check_repeated_reads,
 )
 
 

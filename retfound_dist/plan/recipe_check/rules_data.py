@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from retfound_dist.config.schema import PretrainConfig
-from retfound_dist.plan.recipe_check.findings import Facts, Finding
+from retfound_dist.plan.recipe_check.findings import Facts, Finding, epochs
+from retfound_dist.runtime.humanize import size
 
 MASK_RATIOS = {"grey": 0.75, "colour": 0.85}
 """The presets' mask ratios: OCT is grey, colour fundus photographs are not."""
 WINDOWS_ON_A_NODE = 3
 """The most windows (shards that are shuffled together) that a node keeps at a time: docs/stream.md."""
+MANY_EPOCHS = 5
+"""With fewer, a cache saves less of the store's traffic than it costs to set up."""
 IMAGENET_MEAN, IMAGENET_STD = 0.449, 0.226
 """Of a grey pixel, on 0 to 1: the means of the values of the three channels."""
 
@@ -141,3 +144,22 @@ def check_cache_limit(config: PretrainConfig, facts: Facts) -> Iterator[Finding]
             "docs/stream.md: a node holds at most three windows",
             f"data.cache_gb={needed_gb:.1f} or more, or a smaller data.window_shards",
         )
+
+
+def check_repeated_reads(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:
+    """Report a set on a store that is read again in many epochs."""
+    passes = epochs(config, facts)
+    if config.data.cache_dir or not facts.remote or passes < MANY_EPOCHS:
+        return
+    set_bytes = facts.shards * facts.largest_shard_bytes
+    of_size = f" of up to {size(set_bytes)}" if set_bytes else ""
+    yield Finding(
+        "warning",
+        "data.cache_dir",
+        f"none, and {passes:,.0f} epochs of a set{of_size} on a store",
+        "Each node reads its share of the set again in every epoch. With a cache for the whole set it reads "
+        "each shard once",
+        "docs/stream.md: the cache",
+        "data.cache_dir=FOLDER on a local disk of each node"
+        + (f" with {size(set_bytes)} of room" if set_bytes else ""),
+    )

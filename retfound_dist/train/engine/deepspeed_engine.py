@@ -98,10 +98,11 @@ class DeepSpeedEngine:
 
     def load(self, folder: str, name: str) -> dict[str, Any]:
         """Read this rank's part of the training state below `folder/name`; returns its `RUN_STATE`."""
-        # Three repairs after a load, for DeepSpeed 0.19.8. Without the first nothing is clipped after a state
+        # Four repairs after a load, for DeepSpeed 0.19.8. Without the first nothing is clipped after a state
         # that stage 3 wrote, which holds no `clip_grad`. Without the second biases and norms decay, for stage
         # 3 gives every group the settings of the first. Without the third AdamW's bias correction is wrong:
-        # stage 3 gives all parameters one tensor for the step, and each of them counts it up.
+        # stage 3 gives all parameters one tensor for the step, and each of them counts it up. Without the
+        # fourth fused AdamW refuses a converted state on a GPU: its steps are on the CPU.
         groups = self.sharded.param_groups
         settings = [{key: value for key, value in group.items() if key != "params"} for group in groups]
         clip = self.sharded.clip_grad
@@ -109,9 +110,7 @@ class DeepSpeedEngine:
         self.sharded.clip_grad = clip
         for group, group_settings in zip(self.sharded.param_groups, settings, strict=True):
             group.update(group_settings)
-        for state in self.adamw.state.values():
-            if isinstance(state.get("step"), Tensor):
-                state["step"] = state["step"].clone()
+        give_each_parameter_its_step(self.adamw)
         return dict(client_state.get(RUN_STATE, {}))
 
     def load_unrepaired(self, folder: str, name: str) -> dict[str, Any]:
@@ -125,3 +124,10 @@ class DeepSpeedEngine:
         if path is None:
             raise CheckpointError(f"DeepSpeed finds no training state in {folder}/{name}")
         return dict(client_state)
+
+
+def give_each_parameter_its_step(optimizer: torch.optim.Optimizer) -> None:
+    """Replace AdamW's count of steps by a copy for each parameter, on the parameter's device."""
+    for parameter, state in optimizer.state.items():
+        if isinstance(state.get("step"), Tensor):
+            state["step"] = state["step"].to(parameter.device, copy=True)

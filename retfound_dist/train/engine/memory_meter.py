@@ -63,6 +63,11 @@ def free_bytes(group: RankGroup) -> float:
     """Memory that a rank may use: of its GPU, or its part of this host's."""
     if group.device.type == "cuda":
         return float(torch.cuda.mem_get_info(group.device)[0])
+    return host_free_bytes() / group.world.local_size
+
+
+def host_free_bytes() -> float:
+    """Memory of this host that its ranks may use together."""
     free = math.inf
     with suppress(OSError), open("/proc/meminfo") as file:
         lines = dict(line.split(":", 1) for line in file)
@@ -74,4 +79,4 @@ def free_bytes(group: RankGroup) -> float:
         free = min(free, float(limit.read()) - float(used.read()))
     if math.isinf(free):
         free = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES"))
-    return free / group.world.local_size
+    return free

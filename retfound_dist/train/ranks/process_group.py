@@ -10,16 +10,38 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from retfound_dist.config.schema import DeviceSetting
+from retfound_dist.errors import DeviceError, RetfoundError
+from retfound_dist.model.devices import choose_device
 from retfound_dist.runtime.world import World, launched_by_srun, whole_number
 from retfound_dist.train.ranks.collectives import RankGroup
 
-TIMEOUT = timedelta(minutes=30)
-"""How long a collective may wait. PyTorch's own default for NCCL, 10 minutes, is less than a slow store takes
-to give a checkpoint; `train.hang_minutes` ends a run that hangs much earlier."""
+_SHORTEST = timedelta(minutes=30)
+"""Until the first step a collective may wait for a slow store to give a checkpoint."""
+_MARGIN = timedelta(minutes=5)
+_UNLIMITED = timedelta(days=365)
 
 
-def join_ranks(world: World, threads: int) -> RankGroup:
-    """Join the other ranks; `threads`: of this process on a CPU, 0 for its share of the cores."""
+def collective_timeout(hang_minutes: float, patience_s: float) -> timedelta:
+    """How long a collective may wait.
+
+    Longer than a step (`train.hang_minutes`, 0: no limit) and a save (`checkpoint.patience_s`) together: the
+    watchdog must end a run that hangs first, because it prints stacks, and a collective does not.
+    """
+    if not hang_minutes:
+        return _UNLIMITED
+    return max(_SHORTEST, timedelta(minutes=hang_minutes, seconds=patience_s) + _MARGIN)
+
+
+def join_ranks(
+    world: World, threads: int, setting: DeviceSetting = "auto", timeout: timedelta = _SHORTEST
+) -> RankGroup:
+    """Join the other ranks. DeviceError, before that, where this rank cannot compute as it should.
+
+    `threads`: of this process on a CPU; 0: its share of the cores. `setting`: `train.device`.
+    `timeout`: of a collective.
+    """
+    device = choose_device(setting, world, os.environ)
     if launched_by_srun(os.environ):
         _set_address_from_slurm()
     _set_if_empty("MASTER_ADDR", "127.0.0.1")
@@ -27,22 +49,41 @@ def join_ranks(world: World, threads: int) -> RankGroup:
     _set_if_empty("RANK", str(world.rank))
     _set_if_empty("WORLD_SIZE", str(world.size))
     _set_if_empty("LOCAL_RANK", str(world.local_rank))
-    per_node = whole_number(os.environ, "SLURM_NTASKS_PER_NODE", world.size)
-    local = max(1, whole_number(os.environ, "LOCAL_WORLD_SIZE", per_node))
-    torch.set_num_threads(threads or max(1, (len(os.sched_getaffinity(0)) or 1) // local))
-    device, backend, options = torch.device("cpu"), "gloo", dict[str, Any]()
-    if torch.cuda.is_available():
-        device, backend = torch.device("cuda", world.local_rank), "nccl"
+    torch.set_num_threads(threads or max(1, len(os.sched_getaffinity(0)) // world.local_size))
+    backend, options = "gloo", dict[str, Any]()
+    if device.type == "cuda":
+        backend = "nccl"
         torch.cuda.set_device(device)
         # Ranks then connect here, not in the first step. One rank connects to nobody.
         options = {"device_id": device} if world.size > 1 else {}
     # A start that failed in this process may have left its group, for leaving would wait for a collective.
     if not dist.is_initialized():
-        dist.init_process_group(backend, timeout=TIMEOUT, **options)
+        dist.init_process_group(backend, timeout=timeout, **options)
     # A second group, on the hosts: what ranks exchange while a step runs must not queue behind it on the
     # device.
-    hosts = dist.new_group(backend="gloo") if world.size > 1 else None
+    hosts = dist.new_group(backend="gloo", timeout=timeout) if world.size > 1 else None
     return RankGroup(world, device, hosts)
+
+
+def prints_error(error: RetfoundError, world: World) -> bool:
+    """Whether this rank prints an error that occurs before the ranks have joined.
+
+    All ranks have the same one then, because each reads the same config, manifest and run, so rank 0 speaks.
+    Only GPUs differ from host to host: there the first rank of each host speaks.
+    """
+    return world.is_main or (isinstance(error, DeviceError) and world.local_rank == 0)
+
+
+def set_group_timeouts(timeout: timedelta) -> None:
+    """Give all groups of this process the timeout, also those that DeepSpeed has made.
+
+    DeepSpeed (0.19.8) makes its groups without a timeout, and PyTorch then takes 10 minutes for NCCL.
+    """
+    module = dist.distributed_c10d
+    # The public name is that of torch 2.15.
+    set_timeout = getattr(module, "set_timeout", None) or module._set_pg_timeout
+    for group in module._world.pg_map:
+        set_timeout(timeout, group)
 
 
 def leave_ranks() -> None:

@@ -55,11 +55,37 @@ def list_device(
     path: str, name: str = "", links: Links = "inside", extensions: tuple[str, ...] = ALL_EXTENSIONS
 ) -> SourceListing:
     """Lists every B-scan of the device files below a folder. A file that cannot be read becomes one scan."""
+    listing = list_device_files(path, name, links, extensions)
+    if not listing.scans:
+        all_notes = "".join(f"; {note}" for note in listing.notes[1:])
+        raise DataError(
+            f"no device files with B-scans in {path}: it reads {', '.join(extensions)}{all_notes}"
+        )
+    return listing
+
+
+def list_device_files(
+    path: str,
+    name: str = "",
+    links: Links = "inside",
+    extensions: tuple[str, ...] = ALL_EXTENSIONS,
+    apart: tuple[str, ...] = (),
+    follow: str = FOLLOW,
+) -> SourceListing:
+    """Lists as `list_device` does; the listing may be empty.
+
+    `apart`: extensions of files that the caller reads itself. They are not opened and no note counts them.
+    `follow`: what allows links out of the folder, for the notes.
+    """
     root = check_folder(path)
     # All files, because DICOM may have any name.
     found_files = find_files(root, extensions if extensions != ALL_EXTENSIONS else ("",), links)
     sizes = dict(zip(found_files.paths, found_files.sizes, strict=True))
-    files = {file: size for file, size in sizes.items() if _is_device_file(root, file, extensions)}
+    files = {
+        file: size
+        for file, size in sizes.items()
+        if not (apart and file.lower().endswith(apart)) and _is_device_file(root, file, extensions)
+    }
     scans: list[Scan] = []
     without_scans: dict[str, str] = {}
     companions: set[str] = set()
@@ -76,17 +102,13 @@ def list_device(
             companions |= _companion_paths(file, volumes)
             settings_counts[volumes[0].ignored_settings] += 1
             formats.add(kind_of(os.path.join(root, file)) or "")
-    others = [file for file in sizes if file not in files and file not in companions]
+    others = tuple(file for file in sizes if file not in files and file not in companions)
     notes = [*_count_notes(files, without_scans, scans), *experimental_notes(formats)]
-    notes += [*_settings_note(settings_counts), *_ignored_notes(without_scans), *_others_note(others)]
+    notes += [*_settings_note(settings_counts), *_ignored_notes(without_scans)]
+    notes += _others_note([file for file in others if not (apart and file.lower().endswith(apart))])
     if extensions == ALL_EXTENSIONS:  # with fewer extensions the caller adds these notes
-        notes += found_files.skipped.lines(FOLLOW, named=False)
-    if not scans:
-        all_notes = "".join(f"; {note}" for note in notes[1:])
-        raise DataError(
-            f"no device files with B-scans in {path}: it reads {', '.join(extensions)}{all_notes}"
-        )
-    return SourceListing(scans, tuple(notes))
+        notes += found_files.skipped.lines(follow, named=False)
+    return SourceListing(scans, tuple(notes), others)
 
 
 def _is_device_file(root: str, file: str, extensions: tuple[str, ...]) -> bool:

@@ -28,6 +28,8 @@ from shards.sources.devices.volume import Image8, Volume, check_pixels, pseudony
 
 _JPEGS = struct.Struct("<9xIII4x")
 _RAW = struct.Struct("<BIIIIBI")
+_FILE_HEADER_BYTES = 15
+"""Bytes before the first chunk."""
 _LONGER = 16
 """Additional bytes before the pixels in UOCTE's layout."""
 _EYES = {0: "R", 1: "L"}
@@ -44,10 +46,14 @@ def read_topcon(path: str) -> list[Volume]:
 
 
 def _chunks(data: mmap.mmap) -> dict[str, bytes]:
-    """Returns the first chunk of each name that is needed; DataError if the file ends inside a chunk."""
+    """Returns name -> content of the chunks with B-scans, patient and eye: the first chunk of each name.
+
+    DataError if the file ends inside a chunk. The module's docstring has the layout.
+    """
     if data[:4] != b"FOCT":
         raise DataError("is not a Topcon file (it does not begin with FOCT)")
-    at, contents = 15, dict[str, bytes]()
+    at, contents = _FILE_HEADER_BYTES, dict[str, bytes]()
+    # The byte at `at` is the length of the next chunk's name; 0 ends the list of chunks.
     while at < len(data) and data[at]:
         name = data[at + 1 : at + 1 + data[at]].decode("latin-1")
         at += 1 + data[at]

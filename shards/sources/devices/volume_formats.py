@@ -8,7 +8,7 @@
     .oct         Bioptigen: 16 bit scaled over the whole volume
     .dcm         DICOM: modality OPT (also .dicom, .ima, and any name where the content says so): dicom/
     .mat         MATLAB 5: `images` (height, width, n); `B0`, `B1` ... (a .vol in MATLAB); else the largest
-                 array; floats scaled over the whole volume
+                 array; floats scaled over the whole volume, unless they are 8-bit levels
 
 Names, birth dates and record numbers are not read. Of a patient number only a digest is returned.
 """

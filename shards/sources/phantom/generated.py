@@ -8,6 +8,7 @@ from retfound_dist.config.schema import Phantom
 from shards.images.scan import Scan
 from shards.sources.devices.volume import eye_of
 from shards.sources.phantom import phantom as corpus
+from shards.sources.phantom.truth import truth_fields
 
 
 def list_generated(config: Phantom, name: str = "") -> list[Scan]:
@@ -16,6 +17,7 @@ def list_generated(config: Phantom, name: str = "") -> list[Scan]:
         patients=config.patients,
         volumes_per_patient=config.volumes,
         slices_per_volume=config.slices,
+        lesion_slices=config.lesion_slices,
         seed=config.seed,
     )
     return [
@@ -29,6 +31,7 @@ def list_generated(config: Phantom, name: str = "") -> list[Scan]:
             eye=eye_of(scan.eye),
             volume=scan.volume,
             slice=scan.slice,
+            extra_fields=partial(truth_fields, scan, seed=config.seed, width=config.width),
         )
         for scan in phantom_scans
     ]

@@ -48,3 +48,11 @@ def test_the_keys_of_a_set_are_listed_with_their_meaning() -> None:
     assert keys["sets.NAME.path"].default == "required"
     assert "Shares of train, val and test" in keys["sets.NAME.fractions"].meaning
     assert "external set" in keys["sets.NAME.external.class_map"].meaning
+
+
+def test_attention_needs_one_set_of_units() -> None:
+    attention = ["finetune.pool=attention"]
+    with pytest.raises(ConfigError, match=r"data\.unit"):
+        load(SuiteConfig, PRESET, attention)
+    config, _ = load(SuiteConfig, PRESET, [*attention, "sets.octdl.unit=eye"])
+    assert config.sets["octdl"].unit == "eye"

@@ -13,9 +13,10 @@ from retfound_dist.errors import ConfigError, DataError
 from retfound_dist.evaluate.commands import embed
 from retfound_dist.evaluate.commands.embed import embed_command
 from retfound_dist.evaluate.data import set_layouts
-from retfound_dist.evaluate.data.gray_pixels import decode_grey, resize_for_testing
+from retfound_dist.evaluate.pixels.gray_pixels import decode_grey, resize_for_testing
 from retfound_dist.evaluate.probe import frozen_features
 from retfound_dist.formats.shard_set import Shard
+from retfound_dist.io import finished_parts
 from retfound_dist.model import mae
 from retfound_dist.model.weights.weight_files import autoencoder_from, read_weights
 from tests.evaluate.inputs import checkpoint, class_folders, image_bytes, shard_set
@@ -72,7 +73,8 @@ def test_parts_of_other_images_of_the_same_sizes_or_of_other_weights_are_not_tak
 ) -> None:
     url, images, out = held
     kept = Path(f"{out}.parts")
-    monkeypatch.setattr(embed, "_delete_parts", lambda where: None)  # as if ended just before the parts go
+    # As if ended just before the parts go.
+    monkeypatch.setattr(finished_parts, "delete_parts", lambda where: None)
     embed_command(url, str(images), out, quiet=True)
     assert len(list(kept.iterdir())) == 1
     Path(out).unlink()

@@ -47,6 +47,8 @@ def test_every_file_and_field_is_there(done: Path) -> None:
         "report.html",
         "pictures.json",
         "features.npz",
+        "val_predictions.csv",
+        "classifier",
     }
     metrics = json.loads((done / "metrics.json").read_text())
     fields = {"legacy", "macro", "per_class", "ci95", "confusion", "classes", "seeds", "checkpoint"}

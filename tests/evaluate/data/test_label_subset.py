@@ -16,7 +16,7 @@ from retfound_dist.evaluate.data.label_subset import (
     with_label_share,
     with_label_shots,
 )
-from retfound_dist.evaluate.data.labelled_set import load_labelled_set
+from retfound_dist.evaluate.data.set_loading import load_labelled_set
 from tests.evaluate.inputs import CLASSES, class_folders, list_patients
 
 SHARES = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0)

@@ -14,7 +14,7 @@ from retfound_dist.cli import main
 from retfound_dist.config.loading import build
 from retfound_dist.config.schema import EvalData, EvalModel, PackConfig
 from retfound_dist.evaluate.data import pretraining_overlap
-from retfound_dist.evaluate.data.labelled_set import load_labelled_set
+from retfound_dist.evaluate.data.set_loading import load_labelled_set
 from retfound_dist.evaluate.data.starting_weights import open_starting_weights
 from retfound_dist.formats import checkpoint_folder
 from retfound_dist.formats.content_identity import SHARD_SET, describe_set

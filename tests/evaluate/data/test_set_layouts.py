@@ -290,3 +290,39 @@ def test_a_listed_image_without_label_or_class_folder_is_left_out_by_name(tmp_pa
     listing = list_labelled_images(str(tmp_path))
     assert [item.key for item in listing.items] == sorted(ALL_FILES)
     assert listing.skipped == (("loose.jpg", "has no label and is not in a class folder"),)
+
+
+def test_requested_columns_of_a_list_are_those_of_each_image(tmp_path: Path) -> None:
+    rows = [{"file": f, "label": "x", "Sex": "FM"[i % 2], "age": str(i)} for i, f in enumerate(ALL_FILES)]
+    write_listing(class_folders(tmp_path), rows)
+    for url in (tmp_path, tmp_path / "manifest.csv"):
+        listing = list_labelled_images(str(url), columns=("age", "sex"))
+        assert {item.key: dict(item.columns) for item in listing.items} == {
+            f: {"age": str(i), "sex": "FM"[i % 2]} for i, f in enumerate(ALL_FILES)
+        }
+    assert not any(item.columns for item in list_labelled_images(str(tmp_path)).items)
+
+
+def test_a_folder_without_a_list_has_no_columns(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="has no list, so it has no column 'sex': give a list") as caught:
+        list_labelled_images(str(class_folders(tmp_path)), columns=("sex",))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_misspelt_column_names_the_nearest(tmp_path: Path) -> None:
+    write_listing(class_folders(tmp_path), [{"file": file, "device": "A"} for file in ALL_FILES])
+    with pytest.raises(DataError, match=r"no column 'devcie' .*did you mean 'device'\?"):
+        list_labelled_images(str(tmp_path), columns=("devcie",))
+
+
+def test_requested_fields_of_samples_are_read_as_cells(tmp_path: Path) -> None:
+    samples: list[dict[str, str | None]] = [
+        {"key": "a", "label": "MH", "device": "Zeiss"},
+        {"key": "b", "label": "MH", "device": "unknown"},
+        {"key": "c", "label": "MH"},
+    ]
+    shard_set(tmp_path / "s", samples)
+    items = list_labelled_images(str(tmp_path / "s"), columns=("device",)).items
+    assert [item.columns["device"] for item in items] == ["Zeiss", None, None]
+    with pytest.raises(DataError, match=r"no sample of .* has a field 'sex' \(they have device, label\)"):
+        list_labelled_images(str(tmp_path / "s"), columns=("sex",))

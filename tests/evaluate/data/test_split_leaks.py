@@ -10,7 +10,7 @@ import pytest
 from retfound_dist.cli import main
 from retfound_dist.config.schema import EvalData
 from retfound_dist.errors import DataError
-from retfound_dist.evaluate.data.labelled_set import load_labelled_set
+from retfound_dist.evaluate.data.set_loading import load_labelled_set
 from tests.evaluate.inputs import CLASSES, TINY, class_folders, octid_folders, shard_set, write_listing
 
 

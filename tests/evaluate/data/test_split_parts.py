@@ -9,8 +9,8 @@ import pytest
 
 from retfound_dist.config.schema import EvalData
 from retfound_dist.errors import DataError
-from retfound_dist.evaluate.data.labelled_set import load_labelled_set
-from retfound_dist.evaluate.results.evaluation_files import split_csv
+from retfound_dist.evaluate.data.set_loading import load_labelled_set
+from retfound_dist.evaluate.results.evaluation_tables import split_csv
 from retfound_dist.evaluate.scores import wording
 from tests.evaluate.inputs import CLASSES, class_folders, image_bytes, list_patients, shard_set
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from retfound_dist.config.schema import EvalData
-from retfound_dist.evaluate.data.labelled_set import load_labelled_set
+from retfound_dist.evaluate.data.set_loading import load_labelled_set
 from retfound_dist.evaluate.few_shots.shot_scores import (
     ShotPlan,
     method_scores,
@@ -17,7 +17,7 @@ from retfound_dist.evaluate.few_shots.shot_scores import (
     resampled_means,
     shots_entries,
 )
-from retfound_dist.evaluate.results.evaluation_files import Evaluation
+from retfound_dist.evaluate.results.evaluation import Evaluation
 from retfound_dist.evaluate.scores import bootstrap, metrics
 from tests.evaluate.inputs import class_folders, list_patients
 

@@ -14,7 +14,9 @@ from timm.data.random_erasing import RandomErasing
 
 from retfound_dist.config.schema import EvalData, Finetune
 from retfound_dist.errors import DataError
-from retfound_dist.evaluate.data.labelled_set import ExternalSet, LabelledSet, load_labelled_set
+from retfound_dist.evaluate.data.labelled_set import ExternalSet, LabelledSet
+from retfound_dist.evaluate.data.set_loading import load_labelled_set
+from retfound_dist.evaluate.finetune import finetuning
 from retfound_dist.evaluate.finetune.finetuning import (
     FinetuneResult,
     best_device,
@@ -106,7 +108,7 @@ def test_a_class_missing_from_val_gives_null_scores_and_no_crash(tmp_path: Path)
     outcome = run(load_labelled_set(EvalData(path=str(tmp_path)), 28))
     for row in outcome.history:
         assert row["val"]["auroc"] is None
-        assert row["val"]["undefined"]["auroc"] == "no test image of class MH"
+        assert row["val"]["undefined"]["auroc"] == "class MH does not occur"
         assert 0 <= row["val_auroc"] <= 1
 
 
@@ -306,7 +308,7 @@ def test_a_training_that_diverges_ends_with_the_rate_that_is_too_high(data: Labe
     recipe = replace(RECIPE, base_lr=1e30, warmup_epochs=0.0, epochs=2)
     with pytest.raises(DataError, match=r"loss became nan in epoch 1: lower finetune\.base_lr=1e\+30"):
         run(data, recipe=recipe)
-    with pytest.raises(DataError, match=r"probabilities that are not finite: lower finetune\.base_lr=1e\+30"):
+    with pytest.raises(DataError, match=r"values that are not finite: lower finetune\.base_lr=1e\+30"):
         run(data, recipe=replace(recipe, batch=64))
 
 
@@ -337,3 +339,16 @@ def test_products_are_in_bf16_on_a_gpu_unless_fp32_is_asked_for_and_on_a_cpu_onl
         ("auto", "cuda"): True, ("bf16", "cuda"): True, ("fp32", "cuda"): False,
     }  # fmt: skip
     assert best_device().type == ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU that torch can use")
+def test_gpus_that_cannot_be_used_are_told_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    finetuning._warn_of_unusable_gpus.cache_clear()
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    assert [best_device().type, best_device().type] == ["cpu", "cpu"]
+    told = capsys.readouterr().err
+    assert told.count("warning: ") == 1
+    assert "CUDA_VISIBLE_DEVICES=0" in told
+    finetuning._warn_of_unusable_gpus.cache_clear()

@@ -9,7 +9,8 @@ import torch
 
 from retfound_dist.config.loading import load as load_config
 from retfound_dist.config.schema import EvalData, EvaluateConfig
-from retfound_dist.evaluate.data.labelled_set import LabelledSet, load_labelled_set
+from retfound_dist.evaluate.data.labelled_set import LabelledSet
+from retfound_dist.evaluate.data.set_loading import load_labelled_set
 from retfound_dist.evaluate.data.starting_weights import StartingWeights, open_starting_weights
 from retfound_dist.evaluate.finetune.finetuning import FinetuneResult, predict
 from retfound_dist.evaluate.finetune.seeds import finetune_other_seeds, finetune_seed, seed_statistics

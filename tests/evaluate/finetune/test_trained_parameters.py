@@ -11,7 +11,8 @@ from torch import nn
 
 from retfound_dist.config.schema import EvalData, Finetune
 from retfound_dist.errors import ConfigError
-from retfound_dist.evaluate.data.labelled_set import LabelledSet, load_labelled_set
+from retfound_dist.evaluate.data.labelled_set import LabelledSet
+from retfound_dist.evaluate.data.set_loading import load_labelled_set
 from retfound_dist.evaluate.finetune.finetuning import FinetuneResult, finetune, predict
 from retfound_dist.evaluate.finetune.heatmaps import heat_maps
 from retfound_dist.evaluate.finetune.layer_decay import parameter_groups

@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 
 from retfound_dist.config.schema import EvalData, Finetune
-from retfound_dist.evaluate.data.labelled_set import LabelledSet, load_labelled_set
+from retfound_dist.evaluate.data.labelled_set import LabelledSet
+from retfound_dist.evaluate.data.set_loading import load_labelled_set
 from retfound_dist.evaluate.finetune.training_batches import (
     EpochBatches,
     _posterize,
@@ -144,3 +145,13 @@ def test_posterizing_to_no_bits_keeps_the_uppermost() -> None:
     assert [np.asarray(_posterize(grey, bits)).tolist() for bits in (0, 1, 2, 8)] == [
         [[0, 128, 128]], [[0, 128, 128]], [[0, 128, 192]], [[10, 130, 255]],
     ]  # fmt: skip
+
+
+def test_a_step_does_not_seed_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise AssertionError("stochastic depth would draw the same numbers after each step's erasing")
+
+    for name in ("manual_seed", "manual_seed_all"):
+        monkeypatch.setattr(torch.cuda, name, fail)
+    with seeded_generators((0, 1)):
+        torch.rand(1)

@@ -7,11 +7,12 @@ import pytest
 from timm.models.vision_transformer import VisionTransformer
 
 from retfound_dist.config.schema import EvalData
-from retfound_dist.evaluate.data.image_encoding import decode_picture, round_heat_map
-from retfound_dist.evaluate.data.labelled_set import LabelledSet, load_labelled_set
+from retfound_dist.evaluate.data.labelled_set import LabelledSet
+from retfound_dist.evaluate.data.set_loading import load_labelled_set
 from retfound_dist.evaluate.finetune.finetuning import FinetuneResult
 from retfound_dist.evaluate.finetune.heatmaps import heat_maps
 from retfound_dist.evaluate.finetune.worst_mistakes import MAX_SHOWN, worst_indices, worst_mistakes
+from retfound_dist.evaluate.pixels.image_encoding import decode_picture, round_heat_map
 from retfound_dist.model.backbones.plain_vit import PlainVit
 from retfound_dist.model.mae import encoder_shape
 from tests.evaluate.inputs import CLASSES, class_folders

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from retfound_dist.config.schema import EvalData, EvalModel, Probe
-from retfound_dist.evaluate.data.gray_pixels import Pixels, decode_grey, resize_for_testing
-from retfound_dist.evaluate.data.labelled_set import LabelledSet, load_labelled_set
+from retfound_dist.evaluate.data.labelled_set import LabelledSet
+from retfound_dist.evaluate.data.set_loading import load_labelled_set
 from retfound_dist.evaluate.data.starting_weights import StartingWeights, open_starting_weights
+from retfound_dist.evaluate.pixels.gray_pixels import Pixels, decode_grey, resize_for_testing
 from retfound_dist.evaluate.probe.attentive_probe import open_tokens
 from retfound_dist.evaluate.probe.encoder_images import EncoderImages
 from retfound_dist.evaluate.probe.frozen_features import cached_features, compute_features, frozen_encoder

@@ -11,7 +11,7 @@ from retfound_dist.config.schema import EvalData, EvalModel
 from retfound_dist.errors import DataError
 from retfound_dist.evaluate.commands.embed import _read_part
 from retfound_dist.evaluate.data.label_subset import with_label_share, with_label_shots
-from retfound_dist.evaluate.data.labelled_set import load_labelled_set
+from retfound_dist.evaluate.data.set_loading import load_labelled_set
 from retfound_dist.evaluate.data.starting_weights import open_starting_weights
 from retfound_dist.evaluate.probe.frozen_features import CACHE, _read, cached_features, npz_bytes, read_npz
 from tests.evaluate.inputs import class_folders

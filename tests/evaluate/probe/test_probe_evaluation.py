@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from retfound_dist.config.schema import EvalData, EvalModel, Probe
-from retfound_dist.evaluate.data.labelled_set import load_labelled_set
+from retfound_dist.evaluate.data.set_loading import load_labelled_set
 from retfound_dist.evaluate.data.starting_weights import open_starting_weights
 from retfound_dist.evaluate.probe import attentive_probe
 from retfound_dist.evaluate.probe.frozen_features import cached_features

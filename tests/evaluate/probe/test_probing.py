@@ -8,7 +8,8 @@ import pytest
 from retfound_dist.config.loading import to_dict
 from retfound_dist.config.schema import EvalData, EvalModel, Probe
 from retfound_dist.errors import DataError
-from retfound_dist.evaluate.data.labelled_set import SplitPart, load_labelled_set
+from retfound_dist.evaluate.data.labelled_set import SplitPart
+from retfound_dist.evaluate.data.set_loading import load_labelled_set
 from retfound_dist.evaluate.data.starting_weights import open_starting_weights
 from retfound_dist.evaluate.probe import patient_folds, probing
 from retfound_dist.evaluate.probe.frozen_features import CACHE, cached_features

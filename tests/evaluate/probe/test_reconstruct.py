@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from retfound_dist.errors import DataError, WeightsError
-from retfound_dist.evaluate.data.gray_pixels import decode_grey, resize_for_testing
+from retfound_dist.evaluate.pixels.gray_pixels import decode_grey, resize_for_testing
 from retfound_dist.evaluate.probe.reconstruct import reconstruct, reconstruct_command
 from retfound_dist.model.mae import MaskedAutoencoder
 from tests.evaluate.inputs import MODEL, checkpoint, image_bytes

@@ -13,6 +13,7 @@ import pytest
 from retfound_dist.evaluate.report.evaluation_page import comparison_page, evaluation_page
 from retfound_dist.evaluate.results import evaluation_files
 from retfound_dist.evaluate.scores import wording
+from tests.evaluate.clinical.drawn_page import clinical_evaluation
 from tests.evaluate.inputs import checkpoint, class_folders
 from tests.evaluate.made import evaluated, made_pictures, predictions
 
@@ -174,3 +175,31 @@ def test_few_patients_small_classes_and_skipped_images_are_warned_of() -> None:
     said = " ".join(wording.warnings(metrics(split=split, bootstrap=few, skipped=skipped)))
     for text in ("only 12 patients", "fewer than 10 test images of B", "a.jpg: cut", "no validation part"):
         assert text in said
+
+
+def test_what_a_clinic_asks_is_on_the_page_and_names_of_groups_are_text() -> None:
+    page = evaluation_page(clinical_evaluation())
+    for text in (
+        "For clinical use",
+        "Thresholds for a specificity 95 % on val, applied to test",
+        "Reliability before temperature scaling",
+        "Reliability after temperature scaling",
+        "Decision curve: MH or not",
+        "Brier score of each class",
+        "By device",
+        "it has only 5 images, fewer than 10",
+    ):
+        assert text in page
+    assert "&lt;b&gt;B&lt;/b&gt; $x$" in page
+    assert "<b>B</b>" not in page
+
+
+def test_a_page_without_clinical_scores_has_no_section_of_them() -> None:
+    page = evaluation_page(predictions(0))
+    assert "For clinical use" not in page
+    assert "Subgroups" not in page
+
+
+def test_a_comparison_shows_the_sensitivity_of_each_row() -> None:
+    rows = {name: clinical_evaluation(seed=seed) for seed, name in enumerate(("one", "other"))}
+    assert "Sensitivity for each class at a specificity of 95 %" in comparison_page(rows, [])

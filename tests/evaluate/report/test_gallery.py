@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from retfound_dist.evaluate.data.image_encoding import data_uri, encode_picture
+from retfound_dist.evaluate.pixels.image_encoding import data_uri, encode_picture
 from retfound_dist.evaluate.report.gallery import (
     MAX_MISTAKES,
     MAX_ROWS,

@@ -9,11 +9,11 @@ import pytest
 
 from retfound_dist.errors import DataError
 from retfound_dist.evaluate.report.paired_differences import comparison
-from retfound_dist.evaluate.results import evaluation_files
+from retfound_dist.evaluate.results.evaluation import Evaluation
 from retfound_dist.evaluate.scores import metrics
 
 
-def made_up(p: np.ndarray, labels: np.ndarray, kind: str = "file") -> evaluation_files.Evaluation:
+def made_up(p: np.ndarray, labels: np.ndarray, kind: str = "file") -> Evaluation:
     """An evaluation with these probabilities and one image a patient."""
     names = tuple(str(i) for i in range(len(labels)))
     span = {"macro": dict.fromkeys(metrics.MACRO)}
@@ -26,7 +26,7 @@ def made_up(p: np.ndarray, labels: np.ndarray, kind: str = "file") -> evaluation
         "ci95": span,
         "classes": list("ABC"),
     }
-    return evaluation_files.Evaluation(tree, names, names, labels, p, [])
+    return Evaluation(tree, names, names, labels, p, [])
 
 
 def test_a_row_that_is_much_better_is_told_apart_and_an_equal_one_is_not() -> None:

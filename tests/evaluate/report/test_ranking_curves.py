@@ -60,10 +60,7 @@ def test_images_of_one_patient_count_as_one_draw() -> None:
 
 def test_a_class_without_images_has_no_curve_and_spoils_no_mean() -> None:
     row = predictions(seed=3, absent=(2,))
-    assert [both.pr.colour for both in ranking_curves.class_curves(row.labels_N, row.probabilities_NC)] == [
-        0,
-        1,
-    ]
+    assert [both.pr.colour for both in ranking_curves.class_curves(row)] == [0, 1]
     mean = ranking_curves.mean_curves(row, 0)
     assert mean is not None
     assert np.isfinite(mean.pr.y).all()
@@ -73,11 +70,9 @@ def test_a_class_without_images_has_no_curve_and_spoils_no_mean() -> None:
 def test_curves_of_many_images_are_scikit_learns_with_few_points(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each drawn point lies on the whole curve, and no point of the whole one lies a column away from what is drawn."""
     row = predictions(seed=4, images=3000, patients=300)
-    whole = ranking_curves.class_curves(row.labels_N, row.probabilities_NC)
+    whole = ranking_curves.class_curves(row)
     monkeypatch.setattr(ranking_curves, "COLUMNS", 50)
-    for c, (drawn, full) in enumerate(
-        zip(ranking_curves.class_curves(row.labels_N, row.probabilities_NC), whole, strict=True)
-    ):
+    for c, (drawn, full) in enumerate(zip(ranking_curves.class_curves(row), whole, strict=True)):
         truth, score = row.labels_N == c, row.probabilities_NC[:, c]
         false, true, _ = roc_curve(truth, score, drop_intermediate=False)
         precision, recall, _ = precision_recall_curve(truth, score)
@@ -98,8 +93,15 @@ def test_the_grid_is_read_as_from_every_score_in_each_resample() -> None:
     truth, score = draw.random(300) < 0.2, np.round(draw.random(300), 2)
     weights = draw.poisson(1, (30, 300)).astype(np.uint8)
     weights[0, score > 0.5] = 0
+    ranking = rank(truth, score)
     for r, (true_V, false_V) in enumerate(
-        zip(*(counts_VR.T for counts_VR in rank(truth, score).counts(Chunk(weights))), strict=True)
+        zip(
+            *(
+                ranking_curves._counts_from_zero(each, Chunk(weights))
+                for each in (ranking.positives, ranking.negatives)
+            ),
+            strict=True,
+        )
     ):
         roc, pr = ranking_curves._curves_on_grid(true_V, false_V)
         false, true, _ = roc_curve(truth, score, sample_weight=weights[r], drop_intermediate=False)
@@ -109,5 +111,5 @@ def test_the_grid_is_read_as_from_every_score_in_each_resample() -> None:
         right = np.array([(weights[r] * truth * (score >= s)).sum() for s in falling])
         first = [np.flatnonzero(right >= (g - 1e-9) * right[-1])[0] for g in ranking_curves.GRID]
         assert pr == pytest.approx((right / seen)[first], abs=1e-12)
-    nothing = ranking_curves._curves_on_grid(np.array([0.0, 0.0]), np.array([1.0, 2.0]))
+    nothing = ranking_curves._curves_on_grid(np.array([0.0, 0.0, 0.0]), np.array([0.0, 1.0, 2.0]))
     assert np.isnan(nothing).all()

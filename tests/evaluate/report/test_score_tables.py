@@ -8,13 +8,13 @@ import pytest
 
 from retfound_dist.evaluate.report.evaluation_page import comparison_page, evaluation_page
 from retfound_dist.evaluate.report.score_tables import (
-    best_value,
     class_details,
     external_details,
     external_tables,
     probe_tables,
     score_table,
 )
+from retfound_dist.evaluate.scores.metrics import best_value
 from tests.evaluate.made import predictions
 
 
@@ -46,6 +46,7 @@ def test_the_best_is_the_highest_score_and_the_lowest_error_among_those_that_are
     assert best_value([0.2, None, 0.7], "auroc") == 0.7
     assert best_value([0.2, None, 0.7], "log_loss") == best_value([0.2, None, 0.7], "ece") == 0.2
     assert best_value([None, None], "auroc") is None
+    assert best_value([None, 2.0, 1.0], "mae") == 1.0
 
 
 def test_one_row_alone_is_not_called_the_best_and_an_undefined_score_says_why() -> None:
@@ -66,3 +67,11 @@ def test_each_class_has_its_count_and_the_confusion_matrix_as_shares_of_it() -> 
     for counts, shares in zip(shown["counts"], shown["shares"], strict=True):
         assert shares == pytest.approx([count / 30 for count in counts], abs=5e-4)
     assert external_details("row", row) == external_tables({"row": row.metrics}) == []
+
+
+@pytest.mark.parametrize("unit", [{}, {"unit": "eye"}])
+def test_an_external_set_of_eyes_counts_eyes(unit: dict[str, str]) -> None:
+    row = predictions(0)
+    row.metrics["external"] = {name: tree for name, tree in row.metrics.items() if name != "split"} | unit
+    (shown,) = external_details("row", row)
+    assert shown["noun"] == shown["columns"][0] == ("eyes" if unit else "images")

@@ -11,10 +11,14 @@ import pytest
 from retfound_dist.config.loading import load as load_config
 from retfound_dist.config.loading import to_dict
 from retfound_dist.config.schema import EvaluateConfig
-from retfound_dist.evaluate.data.labelled_set import LabelledSet, load_labelled_set
+from retfound_dist.evaluate.clinical.subgroup_scores import fingerprint, group_part
+from retfound_dist.evaluate.data.labelled_set import LabelledSet
+from retfound_dist.evaluate.data.set_loading import load_labelled_set
 from retfound_dist.evaluate.data.starting_weights import StartingWeights, open_starting_weights
 from retfound_dist.evaluate.results.cached_evaluation import find_differences, is_same
+from retfound_dist.evaluate.units.unit_parts import part_of_units
 from tests.evaluate.inputs import TINY, checkpoint, class_folders
+from tests.evaluate.volumes import eye_volumes
 
 
 @dataclasses.dataclass
@@ -114,3 +118,28 @@ def test_later_evaluations_with_other_probes_are_told_apart(asked: Asked) -> Non
     probe = dataclasses.replace(asked.config.probe, kinds=("linear", "knn", "attentive"))
     asked.config = dataclasses.replace(asked.config, probe=probe)
     assert [line.split(" ")[0] for line in asked.find_differences()] == ["probe.kinds"]
+
+
+def test_eyes_that_a_list_moves_to_other_subgroups_make_another_evaluation(
+    asked: Asked, tmp_path: Path
+) -> None:
+    """Scores of eyes cannot be computed again from the files of the evaluation."""
+    told = {"path": str(eye_volumes(tmp_path / "eyes")), "unit": "eye", "subgroups": ("slice",)}
+    asked.config = dataclasses.replace(asked.config, data=dataclasses.replace(asked.config.data, **told))
+    asked.data = data = load_labelled_set(asked.config.data, 28)
+    test = data.parts["test"]
+    groupings = group_part(part_of_units(test, "eye"), ("slice",))
+    asked.metrics |= {
+        "data": {"path": data.path, "fingerprint": data.fingerprint},
+        "config": to_dict(asked.config),
+        "subgroups": {"fingerprint": fingerprint(groupings)},
+    }
+    assert asked.find_differences() == []
+    descriptions = tuple(
+        dataclasses.replace(d, slice=9 if d.eye == "L" else d.slice) for d in test.descriptions
+    )
+    moved = dataclasses.replace(test, descriptions=descriptions)
+    asked.data = dataclasses.replace(data, parts={**data.parts, "test": moved})
+    assert asked.find_differences() == [
+        f"the images of {data.path} are in other subgroups now (data.subgroups: slice)"
+    ]

@@ -13,7 +13,7 @@ import pytest
 from retfound_dist.cli import main
 from retfound_dist.config.schema import EvalData
 from retfound_dist.errors import FormatError, RecordError, RetfoundError
-from retfound_dist.evaluate.data.labelled_set import load_labelled_set
+from retfound_dist.evaluate.data.set_loading import load_labelled_set
 from retfound_dist.evaluate.results import evaluation_files
 from tests.evaluate.inputs import TINY, class_folders
 from tests.evaluate.made import evaluated, made_pictures, predictions

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
 from retfound_dist.cli import main
+from retfound_dist.config.schema import EvalData, EvalOut, EvaluateConfig
 from retfound_dist.errors import ConfigError, RecordError
-from retfound_dist.evaluate.results import evaluation_files
-from retfound_dist.evaluate.results.existing_results import check_out_url, check_rows, check_sets
+from retfound_dist.evaluate.results import evaluation_files, existing_results
+from retfound_dist.evaluate.results.existing_results import (
+    check_out_url,
+    check_rows,
+    check_sets,
+    read_matching,
+    read_matching_evaluation,
+)
 from retfound_dist.formats import url_kinds
 from tests.evaluate.inputs import TINY, checkpoint, class_folders
 from tests.evaluate.made import evaluated
@@ -27,6 +36,47 @@ def test_predictions_that_are_damaged_are_made_again_and_that_is_said(
     assert "the evaluation is made again: " in said
     assert "predictions.csv is damaged (ValueError: " in said
     assert predictions.read_bytes() == good
+
+
+def asked(url: Path) -> EvaluateConfig:
+    return EvaluateConfig(checkpoint="none", data=EvalData(path="set"), out=EvalOut(url=str(url)))
+
+
+def test_metrics_are_read_once_and_other_files_only_of_the_same_evaluation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "metrics.json").write_text("{}")
+    reads: list[Any] = []
+
+    def read_metrics(url: str) -> dict[str, Any]:
+        reads.append(url)
+        return {"read": len(reads)}
+
+    def ask() -> Any:
+        return read_matching(
+            *(Mock(), Mock(), asked(tmp_path), False, print), read_metrics, lambda url, tree: tree
+        )
+
+    monkeypatch.setattr(existing_results, "find_differences", lambda tree, *_: [])
+    assert ask() == {"read": 1}
+    monkeypatch.setattr(existing_results, "find_differences", lambda tree, *_: ["seeds differ"])
+    with pytest.raises(ConfigError, match="holds another evaluation \\(seeds differ\\)"):
+        ask()
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "said"),
+    [
+        ('{"task": {"kind": "ordinal"}}', ConfigError, "task.kind is 'ordinal' there and 'multiclass' here"),
+        ('{"classes": 3}', RecordError, r"metrics\.json is damaged"),
+    ],
+)
+def test_another_kind_of_task_is_not_called_damaged(
+    text: str, error: type[Exception], said: str, tmp_path: Path
+) -> None:
+    (tmp_path / "metrics.json").write_text(text)
+    with pytest.raises(error, match=said):
+        read_matching_evaluation(Mock(), Mock(), asked(tmp_path), False, print)
 
 
 @pytest.mark.parametrize("text", ["[]", "null", "", "{}", '{"config": {"weights": ["a"]}}', "[" * 9999])

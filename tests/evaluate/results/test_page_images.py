@@ -11,10 +11,15 @@ import pytest
 
 from retfound_dist.config.schema import EvalData, EvalModel
 from retfound_dist.errors import StorageError
-from retfound_dist.evaluate.data.image_encoding import decode_picture, encode_picture, overlay, round_heat_map
-from retfound_dist.evaluate.data.labelled_set import load_labelled_set
+from retfound_dist.evaluate.data.set_loading import load_labelled_set
 from retfound_dist.evaluate.data.starting_weights import open_starting_weights
 from retfound_dist.evaluate.finetune.worst_mistakes import worst_indices
+from retfound_dist.evaluate.pixels.image_encoding import (
+    decode_picture,
+    encode_picture,
+    overlay,
+    round_heat_map,
+)
 from retfound_dist.evaluate.probe.feature_projection import project
 from retfound_dist.evaluate.results import evaluation_files, page_images
 from retfound_dist.formats import checkpoint_folder
@@ -133,19 +138,20 @@ def test_a_disk_that_fills_up_is_one_line_and_the_next_try_is_whole(tmp_path: Pa
     """Room for predictions.csv, not for the page: what is there does not count as an evaluation."""
     class_folders(tmp_path / "set", each=5)
     out = small_disk / "out"
-    evaluated(tmp_path, "none", f"out.url={out}", "finetune.epochs=1")
+    settings = (f"out.url={out}", "finetune.epochs=1", "finetune.keep=false")
+    evaluated(tmp_path, "none", *settings)
     assert evaluation_files.read(str(out)) is not None
     (out / "report.html").unlink()
     free = os.statvfs(small_disk).f_bavail * os.statvfs(small_disk).f_frsize
     (small_disk / "ballast").write_bytes(bytes(free - 80_000))
     with pytest.raises(StorageError) as caught:
-        evaluated(tmp_path, "none", f"out.url={out}", "finetune.epochs=1", "seeds=[1]", force=True)
+        evaluated(tmp_path, "none", *settings, "seeds=[1]", force=True)
     assert len(str(caught.value).splitlines()) == 1
     assert "No space left" in str(caught.value)
     assert caught.value.exit_code == 2
     assert evaluation_files.read(str(out)) is None
     assert not (out / "report.html").exists()
     (small_disk / "ballast").unlink()
-    evaluated(tmp_path, "none", f"out.url={out}", "finetune.epochs=1", "seeds=[1]", force=True)
+    evaluated(tmp_path, "none", *settings, "seeds=[1]", force=True)
     assert evaluation_files.read(str(out)) is not None
     assert "</html>" in (out / "report.html").read_text()

@@ -254,6 +254,7 @@ def test_a_resample_counts_the_draws_of_its_units() -> None:
     drawn = np.random.default_rng([7, 3]).integers(0, 3, size=(6, 3))
     expected = [[(row == unit).sum() for unit in (0, 1, 2, 1)] for row in drawn]
     assert bootstrap.resample(np.array([0, 1, 2, 1]), 6, seed=7).tolist() == expected
+    assert bootstrap.resample_units(3, 6, seed=7)[:, [0, 1, 2, 1]].tolist() == expected
 
 
 def test_weights_need_not_be_whole_numbers_and_a_resample_without_a_class_is_no_warning() -> None:

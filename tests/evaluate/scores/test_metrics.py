@@ -100,7 +100,7 @@ def test_a_class_without_test_images_leaves_its_scores_undefined() -> None:
     found = metrics.evaluate(LABELS[present], one_hot(GUESSES[present]), CLASSES)
     for name in ("sensitivity", "auroc", "aupr", "balanced_accuracy"):
         assert found["macro"][name] is None
-        assert found["macro"]["undefined"][name] == "no test image of class B"
+        assert found["macro"]["undefined"][name] == "class B does not occur"
     assert found["per_class"]["B"]["n"] == 0
 
 
@@ -216,21 +216,21 @@ def test_the_table_has_every_class_even_one_that_is_neither_true_nor_predicted()
     assert found["confusion"] == [[1, 1, 0, 0], [0, 1, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
     assert list(found["per_class"]) == ["A", "B", "C", "D"]
     assert found["legacy"]["undefined"] == {
-        "sensitivity": "no test image of class C, D",
+        "sensitivity": "classes C, D do not occur",
         "precision": "classes C, D are never predicted",
         "f1": "classes C, D are never predicted correctly: no precision, or both precision and sensitivity are 0",
-        "mcc": "no test image of class C, D; classes C, D are never predicted",
-        "auroc": "no test image of class C, D",
-        "aupr": "no test image of class C, D",
+        "mcc": "classes C, D do not occur; classes C, D are never predicted",
+        "auroc": "classes C, D do not occur",
+        "aupr": "classes C, D do not occur",
     }
-    assert found["per_class"]["D"]["undefined"]["precision"] == "the class has no image"
+    assert found["per_class"]["D"]["undefined"]["precision"] == "the class does not occur"
     assert found["macro"]["undefined"] == {
-        "balanced_accuracy": "no test image of class C, D",
-        "sensitivity": "no test image of class C, D",
+        "balanced_accuracy": "classes C, D do not occur",
+        "sensitivity": "classes C, D do not occur",
         "precision": "classes C, D are never predicted",
         "f1": "classes C, D are never predicted correctly: no precision, or both precision and sensitivity are 0",
-        "auroc": "no test image of class C, D",
-        "aupr": "no test image of class C, D",
+        "auroc": "classes C, D do not occur",
+        "aupr": "classes C, D do not occur",
     }
 
 
@@ -240,21 +240,21 @@ def test_class_0_has_no_say_in_why_a_legacy_score_is_undefined() -> None:
     assert found["legacy"]["undefined"]["precision"] == "class C is never predicted"
     assert found["macro"]["undefined"]["precision"] == "classes A, C are never predicted"
     assert found["legacy"]["undefined"]["mcc"] == "class C is never predicted"
-    assert found["macro"]["undefined"]["sensitivity"] == "no test image of class A"
+    assert found["macro"]["undefined"]["sensitivity"] == "class A does not occur"
     assert found["legacy"]["sensitivity"] == 0.5
 
 
 def test_one_class_for_everything_is_why_specificity_mcc_and_kappa_are_undefined() -> None:
     found = metrics.evaluate(np.zeros(3, int), one_hot(np.zeros(3, int), 2), "AB")
-    reason = "one class holds every image or every prediction"
+    reason = "only one class occurs, or only one is predicted"
     for name in ("specificity", "mcc", "kappa"):
         assert found["macro"]["undefined"][name] == reason, name
     both = metrics.evaluate(np.zeros(3, int), one_hot(np.array([0, 0, 1]), 2), "AB")
-    assert both["macro"]["undefined"]["auroc"] == "no test image of class B"
-    everything = dict.fromkeys(("specificity", "auroc", "aupr"), "every image is of the class")
+    assert both["macro"]["undefined"]["auroc"] == "class B does not occur"
+    everything = dict.fromkeys(("specificity", "auroc", "aupr"), "no other class occurs")
     assert found["per_class"]["A"]["undefined"] == both["per_class"]["A"]["undefined"] == everything
     assert both["per_class"]["B"]["undefined"] == dict.fromkeys(
-        ("sensitivity", "auroc", "aupr"), "the class has no image"
+        ("sensitivity", "auroc", "aupr"), "the class does not occur"
     )
 
 

@@ -42,7 +42,8 @@ def test_a_ranking_of_few_bends_keeps_the_first_the_last_and_exact_counts() -> N
     draw = np.random.default_rng(0)
     truth, score = draw.random(500) < 0.5, draw.random(500)
     weights = np.ones((1, 500), np.uint8)
-    few, all_of_them = (rank(truth, score, most).counts(Chunk(weights)) for most in (10, None))
+    ranking = rank(truth, score)
+    few, all_of_them = (each.counts(Chunk(weights)) for each in (ranking.at_most(10), ranking))
     assert len(few[0]) == 21
     points = set(zip(all_of_them[0][:, 0], all_of_them[1][:, 0], strict=True))
     some = list(zip(few[0][:, 0], few[1][:, 0], strict=True))
@@ -50,6 +51,7 @@ def test_a_ranking_of_few_bends_keeps_the_first_the_last_and_exact_counts() -> N
     assert some[-1] == (truth.sum(), (~truth).sum())
     assert some[1] == (1, (score[~truth] > score[truth].max()).sum())
     assert few[0][-2, 0] == truth.sum()
+    assert ranking.at_most(truth.sum()) is ranking
 
 
 @pytest.mark.parametrize(
@@ -104,3 +106,17 @@ def test_images_are_summed_by_their_number_and_empty_stretches_are_zero() -> Non
     assert sums.tolist() == [[2, 1], [4, 1], [4, 0]]
     none = rank(np.zeros(3, bool), np.arange(3.0)).counts(Chunk(np.ones((1, 3))))
     assert [part.tolist() for part in none] == [[[0]], [[3]]]
+
+
+@pytest.mark.parametrize("kind", [np.uint8, float])
+def test_a_ranking_by_unit_counts_each_image_with_the_weight_of_its_unit(kind: type) -> None:
+    draw = np.random.default_rng(2)
+    truth, score, units = draw.random(200) < 0.3, draw.random(200).round(2), draw.integers(0, 40, 200)
+    weights_RU = draw.poisson(1, (9, 40)).astype(kind)
+    ranking = rank(truth, score)
+    by_image, by_unit = (
+        ranking.counts(Chunk(weights_RU[:, units])),
+        ranking.by_unit(units).counts(Chunk(weights_RU)),
+    )
+    for one, other in zip(by_image, by_unit, strict=True):
+        np.testing.assert_array_equal(one, other)

@@ -116,8 +116,8 @@ def test_a_good_evaluation_has_no_warnings_and_a_doubtful_one_has_each() -> None
         "2 links lead nowhere",
         "external set: 1 archive",
         "the test part has only 29 volumes, so the intervals are rough",
-        "fewer than 10 test images of B, C: scores of these classes are unreliable",
         "there is no validation part, so the last epoch was kept",
+        "fewer than 10 test images of B, C: scores of these classes are unreliable",
     ]
 
 
@@ -188,6 +188,8 @@ def test_an_external_test_says_its_map_and_what_does_not_count() -> None:
         "7 images with unmapped labels are left out (hole 6, scar 1); "
         "probabilities of MH are dropped and the rest is scaled to sum to 1."
     )
+    eyes = wording.describe_external({**tree, "unit": "eye", "of_images": 54})
+    assert eyes.startswith("18 eyes (54 images) of 9 patients from another set, ")
 
 
 def test_p_is_short() -> None:

@@ -12,7 +12,8 @@ import pytest
 
 from retfound_dist.config.schema import EvalData, EvalModel, Probe
 from retfound_dist.errors import DataError, RecordError
-from retfound_dist.evaluate.data.labelled_set import LabelledSet, load_labelled_set
+from retfound_dist.evaluate.data.labelled_set import LabelledSet
+from retfound_dist.evaluate.data.set_loading import load_labelled_set
 from retfound_dist.evaluate.data.starting_weights import StartingWeights, open_starting_weights
 from retfound_dist.evaluate.watching import probe_results
 from retfound_dist.evaluate.watching.probe_results import PARTS, development_set, probe_checkpoint, read

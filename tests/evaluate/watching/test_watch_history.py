@@ -13,7 +13,8 @@ import pytest
 from retfound_dist.config.loading import load as load_config
 from retfound_dist.config.schema import WatchConfig
 from retfound_dist.errors import ConfigError
-from retfound_dist.evaluate.data.labelled_set import LabelledSet, load_labelled_set
+from retfound_dist.evaluate.data.labelled_set import LabelledSet
+from retfound_dist.evaluate.data.set_loading import load_labelled_set
 from retfound_dist.evaluate.data.starting_weights import open_starting_weights
 from retfound_dist.evaluate.probe import attentive_probe
 from retfound_dist.evaluate.watching import probe_results, watch_history

@@ -7,6 +7,7 @@ import torch
 from retfound_dist.model.backbones.backbone import (
     InputFacts,
     Preparation,
+    _channel_values,
     pooled_features,
     preparation_of,
     spatial_positions,
@@ -56,3 +57,14 @@ def test_the_first_source_that_says_something_decides() -> None:
     timm = InputFacts(mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2), interpolation="bilinear")
     assert preparation_of(own, timm) == Preparation((0.1, 0.1, 0.1), (0.2, 0.2, 0.2), "bilinear")
     assert preparation_of(InputFacts(interpolation="random")).interpolation == "bicubic"
+
+
+def test_the_numbers_of_a_preparation_reach_a_device_once_also_from_inference() -> None:
+    """A copy to a GPU in each step would wait for the GPU; `meta` stands for it."""
+    images, preparation = torch.zeros(1, 1, 2, 2, dtype=torch.uint8, device="meta"), Preparation((0.1,) * 3)
+    with torch.inference_mode():
+        preparation.normalise(images)
+    made = _channel_values.cache_info().misses
+    scale = torch.ones(1, device="meta", requires_grad=True)
+    (preparation.normalise(images) * scale).sum().backward()
+    assert _channel_values.cache_info().misses == made

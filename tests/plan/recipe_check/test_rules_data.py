@@ -6,9 +6,9 @@ from retfound_dist.config.loading import load
 from retfound_dist.config.schema import PretrainConfig
 from retfound_dist.plan.recipe_check.findings import Facts
 from retfound_dist.plan.recipe_check.recipe_check import check
-from retfound_dist.plan.recipe_check.rules_data import check_cache_limit, check_padding
+from retfound_dist.plan.recipe_check.rules_data import check_cache_limit, check_padding, check_repeated_reads
 from tests import ROOT
-from tests.plan.recipe_check.recipe_inputs import OCT, found
+from tests.plan.recipe_check.recipe_inputs import FACTS, OCT, found
 
 
 def test_the_mask_ratio_is_held_against_the_images_that_are_there() -> None:
@@ -29,7 +29,8 @@ def test_pixels_unlike_imagenets_are_noted_and_images_that_are_nearly_black_are_
 
 
 def test_ranks_that_waste_work_on_padding_are_named_with_a_better_number() -> None:
-    config, _ = load(PretrainConfig, str(ROOT / "configs/pretrain_vitl_oct.toml"), ["model.init=mae.pth"])
+    overrides = ["model.init=mae.pth", "data.cache_dir=/scratch"]
+    config, _ = load(PretrainConfig, str(ROOT / "configs/pretrain_vitl_oct.toml"), overrides)
     facts = Facts(samples=182_980, shards=4000, ranks=600, micro_batch=3, padding=8 / 1800)
     assert [f.level for f in check(config, facts)] == ["note"]
     facts = Facts(samples=182_980, shards=4000, ranks=500, micro_batch=4, padding=208 / 2000)
@@ -68,6 +69,22 @@ def test_a_cache_is_measured_in_windows_and_only_where_shards_are_fetched() -> N
         [],
     ]
     assert level(0) == []
+
+
+def test_a_set_that_every_epoch_fetches_again_is_a_warning() -> None:
+    facts = Facts(samples=1000, shards=50, largest_shard_bytes=10**9)
+    assert found("data.cache_dir=", facts=FACTS) == {"data.cache_dir": "warning"}
+
+    def findings(*overrides: str, facts: Facts = facts) -> list[str]:
+        config, _ = load(PretrainConfig, str(ROOT / "configs/pretrain_vitl_oct.toml"), overrides)
+        return [finding.line() for finding in check_repeated_reads(config, facts)]
+
+    (line,) = findings()
+    assert "none, and 800 epochs of a set of up to 50 GB on a store" in line
+    assert "data.cache_dir=FOLDER on a local disk of each node with 50 GB of room" in line
+    assert findings("data.cache_dir=/scratch") == []
+    assert findings("train.epochs=2") == []
+    assert findings(facts=dataclasses.replace(facts, remote=False)) == []
 
 
 def test_padding_is_grave_from_a_quarter_of_the_work_on() -> None:

@@ -18,6 +18,7 @@ from retfound_dist.model.mae import MaskedAutoencoder
 from retfound_dist.runtime.world import World
 from retfound_dist.stream.batch_plan import BatchLayout, make_batch_layout, rank_slots
 from retfound_dist.train.checkpoint.merge_weights import group_shapes, merge, rank_weights
+from retfound_dist.train.engine.deepspeed_engine import give_each_parameter_its_step
 from retfound_dist.train.engine.engine_choice import make_engine
 from retfound_dist.train.engine.training_engine import TrainingEngine
 from retfound_dist.train.parameter_groups import parameter_groups
@@ -53,6 +54,20 @@ CASES = (
     Case(2, 1, offload=True),
     Case(1, 1, recompute=True),
 )
+
+
+def cases_on(world: int) -> list[Case]:
+    """All cases on one rank; half of them on two ranks, the other half on three.
+
+    Each stage has both precisions and both numbers of passes on two ranks, and on three.
+    """
+    if world == 1:
+        return list(CASES)
+    return [
+        case
+        for case in CASES
+        if (case.stage + (case.passes > 1) + (case.precision == "bf16") + world) % 2 == 0
+    ]
 
 
 def inputs() -> tuple[torch.Tensor, torch.Tensor]:
@@ -178,12 +193,12 @@ def test_a_step_is_the_plain_fp32_step_never_waits_for_the_device_and_moves_noth
 ) -> None:
     mp.start_processes(
         one_rank,
-        (world, 23000 + os.getpid() % 9000 + world, CASES, str(tmp_path)),
+        (world, 23000 + os.getpid() % 9000 + world, cases_on(world), str(tmp_path)),
         world,
         start_method="spawn",
     )
     first, start = plain_loop()[0], model().state_dict()
-    for case in CASES:
+    for case in cases_on(world):
         results = torch.load(tmp_path / case.name, weights_only=True)
         gradient, plain = plain_loop(case.clip)
         moved = {k: plain[k] - start[k] for k in plain}
@@ -198,3 +213,25 @@ def test_a_step_is_the_plain_fp32_step_never_waits_for_the_device_and_moves_noth
         assert off(results["after"], results["weights"], plain) == 0, case
         assert off(results["moved"], results["weights"], plain) > 1e-4, case
         assert all(value.isfinite().all() for value in results["moved"].values()), case
+
+
+def test_every_case_runs_on_several_ranks_and_every_stage_on_both_numbers_of_them() -> None:
+    two, three = cases_on(2), cases_on(3)
+    assert {case.name for case in two} | {case.name for case in three} == {case.name for case in CASES}
+    for cases in (two, three):
+        for stage in (0, 1, 2, 3):
+            at_stage = [case for case in cases if case.stage == stage]
+            assert {case.precision for case in at_stage} == {"fp32", "bf16"}
+            assert {case.passes for case in at_stage} == {1, 4}
+
+
+def test_a_converted_state_has_its_steps_beside_the_parameters() -> None:
+    """As fused AdamW needs it on a GPU; `meta` is a device that every machine has."""
+    parameters = [torch.nn.Parameter(torch.zeros(2, device="meta")) for _ in range(2)]
+    optimizer, step = torch.optim.AdamW(parameters), torch.tensor(3.0)
+    for parameter in parameters:
+        optimizer.state[parameter] = {"step": step}
+    give_each_parameter_its_step(optimizer)
+    steps = [optimizer.state[parameter]["step"] for parameter in parameters]
+    assert [each.device.type for each in steps] == ["meta", "meta"]
+    assert steps[0] is not steps[1]

@@ -156,7 +156,7 @@ def test_where_not_one_image_fits_the_way_out_is_said(monkeypatch: pytest.Monkey
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("precision", "stage", "recompute"),
-    [("fp32", 1, False), ("fp32", 1, True), ("bf16", 1, False), ("bf16", 2, True), ("bf16", 3, False)],
+    [("fp32", 1, False), ("bf16", 2, True), ("bf16", 3, False)],
 )
 def test_a_step_takes_what_was_predicted(precision: str, stage: int, recompute: bool, tmp_path: Path) -> None:
     """Growth of a process's resident memory over a model, DeepSpeed's engine and its steps: within 10 %.

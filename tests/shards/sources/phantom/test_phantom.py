@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter, defaultdict
 from dataclasses import replace
 from itertools import pairwise
@@ -16,7 +17,8 @@ from sklearn.metrics import balanced_accuracy_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from shards.sources.phantom.phantom import CLASSES, list_scans, render
+from shards.sources.phantom.phantom import CLASSES, draw_anatomy, list_scans, render
+from shards.sources.phantom.truth import truth_fields
 from tests.shards.sources.phantom.measurements import (
     SEED,
     picture,
@@ -120,3 +122,37 @@ def test_a_linear_classifier_on_pixels_stays_far_from_solving_the_classes() -> N
         model.fit(pixels_ND[train_N], label_N[train_N])
         guess_N = model.predict(pixels_ND[~train_N])
         assert balanced_accuracy_score(label_N[~train_N], guess_N) < 0.45
+
+
+def test_a_lesion_in_some_slices_leaves_the_others_healthy_and_lies_anywhere() -> None:
+    counts = {"patients": 40, "slices_per_volume": 7, "seed": SEED}
+    firsts = set()
+    for patient in range(40):
+        scans = [s for s in list_scans(**counts, lesion_slices=2) if s.patient == f"p{patient:04d}"]
+        if scans[0].label == "NORMAL":
+            continue
+        shown = [truth_fields(scan, seed=SEED, width=96)["lesions"] > 0 for scan in scans]
+        assert sum(shown) == 2, scans[0]
+        first = shown.index(True)
+        assert shown[first + 1]
+        firsts.add(first)
+        places = [draw_anatomy(scan, seed=SEED).y for scan in scans]
+        assert places == sorted(places)
+        assert max(map(abs, places)) <= 2.5 + 1e-9
+    assert firsts == {0, 1, 2, 3, 4, 5}
+
+
+def test_a_lesion_in_all_slices_is_the_corpus_as_it_was() -> None:
+    scans = list_scans(patients=4, slices_per_volume=3, seed=SEED)
+    for one, all_slices in zip(
+        scans, list_scans(patients=4, slices_per_volume=3, seed=SEED, lesion_slices=3), strict=True
+    ):
+        assert draw_anatomy(one, seed=SEED).y == draw_anatomy(all_slices, seed=SEED).y
+        assert np.array_equal(picture(one), picture(all_slices))
+    # Pixels of the corpus before volumes could be larger than their lesions.
+    assert hashlib.sha256(picture(scans[4]).tobytes()).hexdigest()[:16] == "3786c526b57452f2"
+
+
+def test_more_lesion_slices_than_slices_are_refused() -> None:
+    with pytest.raises(ValueError, match="3 of 2 slices cannot show the lesion"):
+        list_scans(patients=1, slices_per_volume=2, seed=SEED, lesion_slices=3)

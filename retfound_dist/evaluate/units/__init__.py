@@ -1,0 +1,4 @@
+"""Volumes, eyes and patients in place of images: the parts of a set, and how their images are pooled.
+
+May import `evaluate.data` and all that it may import.
+"""
