@@ -30,8 +30,12 @@ from retfound_dist.io.urls import name as name
 
 CHUNK = 1 << 20
 """Bytes that are read at once from a file that may not fit into memory."""
-ATTEMPTS = 8
-"""Times that a request to S3 is sent before it fails. Callers with retries of their own set it lower."""
+ATTEMPTS = 40
+"""Times that a request to S3 is sent before it fails. Callers with retries of their own set it lower.
+
+So many that the time decides (`slow_store.is_time_up`), as docs/s3.md says. botocore waits a random time of
+up to 20 s between attempts: with 8 attempts a store that refuses connections was given up after 5 to 70 s.
+"""
 # A context variable, not a global: the dashboard answers several requests at the same time.
 _BELOW: ContextVar[str] = ContextVar("below", default="")
 """The only folder that may be read, where one is set."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 
@@ -57,7 +58,7 @@ class PartFolder:
 
     def __init__(self, out: str, identity: str) -> None:
         """`identity`: changes with all that a prediction depends on besides the images."""
-        self._out, self._identity = out, identity
+        self._out, self._identity, self._began = out, identity, time.time()
         self.url = finished_parts.parts_url(out)
         self._names = set(storage.list_names(self.url))
 
@@ -86,7 +87,7 @@ class PartFolder:
 
     def delete(self) -> None:
         """Delete all parts, and the folder where it is empty."""
-        finished_parts.delete_parts(self._out)
+        finished_parts.delete_parts(self._out, self._began)
 
 
 def _read_part(url: str) -> PredictedPart | None:

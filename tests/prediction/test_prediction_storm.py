@@ -88,6 +88,11 @@ def test_a_prediction_killed_ten_times_gives_the_same_file(kept: Path, images: P
         if out.exists():
             assert out.read_bytes() == whole.read_bytes()
             out.unlink()
+    # What a kill in the middle of a write leaves: of a part, and of the file itself.
+    parts = out.with_name(f"{out.name}.parts")
+    parts.mkdir(exist_ok=True)
+    for name in (f"{'0a' * 16}.npz", f"../{out.name}"):
+        parts.joinpath(f"{name}.0123abcd.tmp").write_bytes(b"half")
     process = start(kept, images, out)
     process.join()
     assert process.exitcode == 0

@@ -72,6 +72,7 @@ def embed_command(
     image_size: int | None = None,
 ) -> int:
     """Run `retfound embed`; RetfoundError for anything that a user can fix."""
+    began = time.time()
     if not out.endswith(OUTPUT_ENDINGS):
         raise ConfigError(f"--out {out}: give a name that ends in {' or '.join(OUTPUT_ENDINGS)}")
     # Checked before hours of work, which must not end with a missing package.
@@ -97,7 +98,7 @@ def embed_command(
                 "repair or replace the files"
             )
         _write_features(embedded, start, out)
-        finished_parts.delete_parts(out)
+        finished_parts.delete_parts(out, began)
         count, width = embedded.features.shape
         left_out = f"{len(embedded.skipped)} left out"
         show.say(f"{out}: {count} images x {width} features, {rate:,.1f} images/s, {left_out}")

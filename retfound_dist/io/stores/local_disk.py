@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import time
 import uuid
@@ -47,6 +48,18 @@ def _part_name(path: str) -> str:
     # Beside the target, because a rename works within one file system only. With a name of its own, because
     # several processes may write the same target.
     return f"{path}.{uuid.uuid4().hex[:8]}.tmp"
+
+
+def delete_old_drafts(folder: str, before: float, names: str) -> None:
+    """Delete the unfinished files of files whose names match, last written before a time (`time.time()`).
+
+    A process that is killed while it writes leaves them. `names`: a regular expression.
+    """
+    draft = re.compile(rf"(?:{names})\.[0-9a-f]{{8}}\.tmp")
+    with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
+        for entry in entries:
+            if draft.fullmatch(entry.name) and entry.stat().st_mtime < before:
+                os.unlink(entry.path)
 
 
 class LocalDisk:

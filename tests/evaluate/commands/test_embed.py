@@ -74,7 +74,7 @@ def test_parts_of_other_images_of_the_same_sizes_or_of_other_weights_are_not_tak
     url, images, out = held
     kept = Path(f"{out}.parts")
     # As if ended just before the parts go.
-    monkeypatch.setattr(finished_parts, "delete_parts", lambda where: None)
+    monkeypatch.setattr(finished_parts, "delete_parts", lambda *_: None)
     embed_command(url, str(images), out, quiet=True)
     assert len(list(kept.iterdir())) == 1
     Path(out).unlink()
