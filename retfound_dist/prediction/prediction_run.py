@@ -18,7 +18,7 @@ import torch
 from retfound_dist.errors import DataError
 from retfound_dist.evaluate.classifier.classifier import Classifier, seed_probabilities
 from retfound_dist.evaluate.classifier.classifier_file import ClassifierFile
-from retfound_dist.evaluate.classifier.unit_classifier import seed_features
+from retfound_dist.evaluate.classifier.unit_classifier import probabilities_and_features
 from retfound_dist.evaluate.finetune.finetuning import best_device
 from retfound_dist.evaluate.pixels.gray_pixels import Pixels
 from retfound_dist.evaluate.probe.frozen_features import Features
@@ -218,9 +218,12 @@ class _Part:
         """Predict the waiting images where they are a whole batch (or the `last` ones)."""
         if not self._waiting or (len(self._waiting) < self.classifier.facts.batch and not last):
             return False
-        self._predicted.append(seed_probabilities(self.classifier, self._waiting))
         if self.with_features:
-            self._features.append(seed_features(self.classifier, self._waiting))
+            probabilities_SNC, features_SND = probabilities_and_features(self.classifier, self._waiting)
+            self._features.append(features_SND)
+        else:
+            probabilities_SNC = seed_probabilities(self.classifier, self._waiting)
+        self._predicted.append(probabilities_SNC)
         self._waiting = []
         return True
 

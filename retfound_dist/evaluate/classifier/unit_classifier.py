@@ -8,13 +8,15 @@ Shapes: S seeds, N images, U units, C classes, D features.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
+from functools import partial
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
 from retfound_dist.evaluate.classifier.classifier import Classifier, seed_probabilities, uses_bf16_here
 from retfound_dist.evaluate.classifier.classifier_file import ClassifierFile
-from retfound_dist.evaluate.finetune.unit_predictions import head_inputs
+from retfound_dist.evaluate.finetune.unit_predictions import head_inputs, linear_classifier
 from retfound_dist.evaluate.pixels.gray_pixels import Pixels
 from retfound_dist.evaluate.scores.metrics import Floats
 from retfound_dist.evaluate.units.attention_pool import AttentionPool, Features, attend
@@ -39,10 +41,12 @@ def unit_probabilities(
 
     None, and the images' own probabilities, where `index` is of images.
     """
-    image_SNC = seed_probabilities(classifier, images)
+    if index.unit == IMAGE or not len(classifier.pools):
+        image_SNC, features_SND = seed_probabilities(classifier, images), None
+    else:
+        image_SNC, features_SND = probabilities_and_features(classifier, images)
     if index.unit == IMAGE:
         return image_SNC, None
-    features_SND = seed_features(classifier, images) if len(classifier.pools) else None
     return pool_seeds(list(classifier.pools), image_SNC, features_SND, index, classifier.facts.digits)
 
 
@@ -72,8 +76,30 @@ def pool_seeds(
     return np.stack(pooled).round(digits), mean_slices(of_seeds)
 
 
-def seed_features(classifier: Classifier, images: Sequence[Pixels]) -> Features:
-    """(S, N, D): what the attention head of each seed takes."""
+def probabilities_and_features(classifier: Classifier, images: Sequence[Pixels]) -> tuple[Floats, Features]:
+    """(S, N, C) as `seed_probabilities`, and (S, N, D): what the attention head of each seed takes.
+
+    In one pass: the features are the inputs of the last layer.
+    """
+    heads = [head for model in classifier.models if (head := linear_classifier(model))]
+    if len(heads) < len(classifier.models):
+        return seed_probabilities(classifier, images), _features_alone(classifier, images)
+    rows_of_seeds: list[list[Features]] = [[] for _ in heads]
+    with ExitStack() as hooks:
+        for head, rows in zip(heads, rows_of_seeds, strict=True):
+            hooks.callback(head.register_forward_pre_hook(partial(_record_inputs, rows)).remove)
+        image_SNC = seed_probabilities(classifier, images)
+    # The last batch was filled up with black images.
+    return image_SNC, np.stack([np.concatenate(rows)[: len(images)] for rows in rows_of_seeds])
+
+
+def _record_inputs(rows: list[Features], layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    """A hook that copies what a layer is given."""
+    rows.append(inputs[0].flatten(1).float().cpu().numpy())
+
+
+def _features_alone(classifier: Classifier, images: Sequence[Pixels]) -> Features:
+    """(S, N, D), in a pass of their own."""
     batch, bf16 = classifier.facts.batch, uses_bf16_here(classifier)
     return np.stack(
         [

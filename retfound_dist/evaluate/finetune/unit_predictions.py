@@ -143,7 +143,7 @@ def fit_attention(
     objective = ClassObjective(data, recipe, seed)
     with seeded_generators((seed, _ATTENTION)):
         pool = AttentionPool(features_ND.shape[1], len(data.classes))
-        pool.start_from(features_ND, _linear_classifier(model))
+        pool.start_from(features_ND, linear_classifier(model))
         pool.to(device)
         training = _AttentionTraining(pool, features_ND.to(device), labels_U, weights_C, recipe)
         history, best_state = [], {}
@@ -207,7 +207,7 @@ class _ValScores:
         return objective.validation(self._units, pooled_UC)
 
 
-def _linear_classifier(model: Any) -> nn.Module | None:
+def linear_classifier(model: Any) -> nn.Module | None:
     """The last layer where it is one linear layer; a distilled DeiT has two."""
     classifier = model.get_classifier()
     return classifier if isinstance(classifier, nn.Linear) else None
