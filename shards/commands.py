@@ -49,7 +49,8 @@ def pack_command(
             manifest = append(config, progress, os.path.basename(config_path))
         _print_lines([*summary_lines(manifest), *names_table_lines(manifest, config)], quiet)
         return 0
-    plan = plan_pack(config, dry=dry_run)
+    with show_progress("listing", "files", quiet=quiet) as progress:
+        plan = plan_pack(config, dry=dry_run, on_progress=progress)
     if dry_run:
         _print_lines(plan_lines(plan, config), quiet)
         return 0

@@ -70,14 +70,16 @@ def pack(config: PackConfig, *, force: bool = False, progress: Progress | None =
     return existing_set(config, plan, force=force) or run_plan(config, plan, progress, force=force)
 
 
-def plan_pack(config: PackConfig, *, dry: bool = False) -> PackPlan:
+def plan_pack(config: PackConfig, *, dry: bool = False, on_progress: Progress | None = None) -> PackPlan:
     """Lists and orders the scans to pack, without reading an image.
 
-    `dry`: do not create a secret file."""
+    `dry`: do not create a secret file. `on_progress`: called with the number of device files that are listed
+    and of all. Each is opened.
+    """
     if not re.fullmatch(r"[A-Za-z0-9_-]+", config.out.name):
         raise ConfigError(f"out.name={config.out.name!r} must be letters, digits, _ and - only")
     table_path(config)  # raises for an impossible path before anything is read
-    opened = open_sources(config, partial(find_secret, create=not dry))
+    opened = open_sources(config, partial(find_secret, create=not dry), on_progress)
     kinds = {source.name: source.kind for source in opened}
     notes = {source.name: (*source.notes, *_label_warnings(source.scans)) for source in opened}
     name_policies = {source.name: source.name_policy for source in opened}

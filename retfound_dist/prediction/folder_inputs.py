@@ -6,7 +6,7 @@ A `manifest.csv` in the folder gives patient, eye, volume and slice. All other f
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from retfound_dist.errors import DataError
 from retfound_dist.files.folder_walk import FolderFiles, Links
@@ -27,10 +27,13 @@ from shards.sources.devices.device import list_device_files
 from shards.sources.folders.folder import FileReader
 
 
-def list_folder_inputs(url: str, links: Links = "inside") -> InputListing:
+def list_folder_inputs(
+    url: str, links: Links = "inside", on_progress: Callable[[int, int], None] | None = None
+) -> InputListing:
     """Every image file below a folder, by key, then every B-scan of its device files.
 
-    DataError where there is neither.
+    `on_progress`: called with the number of device files that are listed and of all. DataError where there
+    is no image of either kind.
     """
     root = os.path.realpath(storage.local_path(url))
     list_path = find_listing(root)
@@ -38,7 +41,9 @@ def list_folder_inputs(url: str, links: Links = "inside") -> InputListing:
     layout = _layout(files)
     if list_path is None and layout.set_folder:
         list_path = find_listing(os.path.join(root, layout.set_folder))
-    device = list_device_files(url, "", links, apart=IMAGE_EXTENSIONS, follow=FOLLOW_LINKS)
+    device = list_device_files(
+        url, "", links, apart=IMAGE_EXTENSIONS, follow=FOLLOW_LINKS, on_progress=on_progress
+    )
     # Pictures that belong to a Heyex XML export are slices of its volume.
     others = set(device.others)
     paths = [file for file in files.paths if file in others] if device.scans else files.paths

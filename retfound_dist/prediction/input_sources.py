@@ -9,7 +9,7 @@ a shard set             its samples, in their order; local or on S3
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from retfound_dist.errors import ConfigError, DataError
 from retfound_dist.files.folder_walk import Links
@@ -36,20 +36,25 @@ MAX_NAMED_FILES = 10
 """Device files whose digests a note explains."""
 
 
-def list_inputs(sources: Sequence[str], links: Links = "inside") -> InputListing:
+def list_inputs(
+    sources: Sequence[str], links: Links = "inside", on_progress: Callable[[int, int], None] | None = None
+) -> InputListing:
     """Every image of the sources, in a fixed order. DataError or ConfigError where there is none.
 
-    `sources`: paths and URLs. Several are allowed only where all are files.
+    `sources`: paths and URLs. Several are allowed only where all are files. `on_progress`: called with the
+    number of device files that are listed and of all.
     """
     shown = sources[0] if len(sources) == 1 else f"{sources[0]} and {len(sources) - 1:,} more"
-    if len(sources) == 1 and (listing := _list_collection(sources[0], links)):
+    if len(sources) == 1 and (listing := _list_collection(sources[0], links, on_progress)):
         return check_keys(listing, shown)
     for source in sources:
         _check_file(source)
-    return check_keys(_list_files(sources), shown)
+    return check_keys(_list_files(sources, on_progress), shown)
 
 
-def _list_collection(source: str, links: Links) -> InputListing | None:
+def _list_collection(
+    source: str, links: Links, on_progress: Callable[[int, int], None] | None
+) -> InputListing | None:
     """The images of a shard set, a folder or a list; None for another file."""
     if storage.exists(storage.join(source, shard_set.MANIFEST)):
         return _list_shards(source)
@@ -59,7 +64,7 @@ def _list_collection(source: str, links: Links) -> InputListing | None:
     if not os.path.exists(path):
         raise DataError(f"{source} does not exist: give {ACCEPTED}")
     if os.path.isdir(path):
-        return list_folder_inputs(source, links)
+        return list_folder_inputs(source, links, on_progress)
     return _list_table(path) if path.lower().endswith(LISTINGS) else None
 
 
@@ -76,12 +81,14 @@ def _check_file(source: str) -> None:
     )
 
 
-def _list_files(sources: Sequence[str]) -> InputListing:
+def _list_files(sources: Sequence[str], on_progress: Callable[[int, int], None] | None) -> InputListing:
     """Files that are named one by one. The key of an image file is its path as it was given."""
     images: list[InputImage] = []
     notes: list[str] = []
     formats: set[str] = set()
-    for source in sources:
+    for number, source in enumerate(sources):
+        if on_progress:
+            on_progress(number, len(sources))
         path = os.path.normpath(storage.local_path(source))
         try:
             kind = kind_of(path)

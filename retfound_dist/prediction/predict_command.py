@@ -89,8 +89,8 @@ def predict_command(options: PredictOptions) -> int:
     with_features = options.unit != IMAGE and has_pools
     parts = PartFolder(options.out, prediction_identity(facts, with_features=with_features))
     with ProgressDisplay(options.quiet) as show:
-        show.begin("listing the images")  # thousands of device files take minutes
-        listing = list_inputs(options.images, options.links)
+        show.begin("listing the images", "files")  # thousands of device files take minutes
+        listing = list_inputs(options.images, options.links, show.advance)
         images = part_of_images(listing.images, index, count)
         names = facts.classes if facts.task["kind"] == MULTICLASS else listing.labels
         notes = [*listing.notes, *label_notes(listing, names), _unit_note(facts, options.unit)]

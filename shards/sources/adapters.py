@@ -44,17 +44,22 @@ class OpenedSource:
     """Whether its keys are names or digests."""
 
 
-def open_sources(config: PackConfig, secret: Callable[[], Secret] = find_secret) -> list[OpenedSource]:
+def open_sources(
+    config: PackConfig,
+    secret: Callable[[], Secret] = find_secret,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> list[OpenedSource]:
     """Lists every configured source. With several sources each key begins with its source's name.
 
     Names that may identify people become digests here (shards.people). `secret` returns their key.
+    `on_progress`: called with the number of device files that are listed and of all, for each source.
     """
     several = len(config.all_sources) > 1
     opened = []
     for source in config.all_sources:
         path = os.path.join(config.root, source.path) if config.root and source.path else source.path
         listing, name_policy = choose_policy(
-            source, open_source(replace(source, path=path), config.phantom), secret
+            source, open_source(replace(source, path=path), config.phantom, on_progress), secret
         )
         scans = [with_source_prefix(scan) for scan in listing.scans] if several else listing.scans
         opened.append(OpenedSource(listing.scans[0].source, source.kind, scans, listing.notes, name_policy))
@@ -62,13 +67,21 @@ def open_sources(config: PackConfig, secret: Callable[[], Secret] = find_secret)
     return opened
 
 
-def open_source(source: Source, phantom: Phantom) -> SourceListing:
-    """Lists every scan of one source, in a fixed order."""
+def open_source(
+    source: Source, phantom: Phantom, on_progress: Callable[[int, int], None] | None = None
+) -> SourceListing:
+    """Lists every scan of one source, in a fixed order. `on_progress`: see `open_sources`."""
     if source.kind == "phantom":
         # Imported here, because the phantom needs scipy and other sources do not.
         from shards.sources.phantom.generated import list_generated
 
         return SourceListing(list_generated(phantom, source.name))
+    if source.kind == "device":
+        from shards.sources.devices.device import list_device
+
+        return _with_patients(
+            list_device(source.path, source.name, source.follow_links, on_progress=on_progress)
+        )
     module = import_module(f"shards.sources.{ADAPTERS[source.kind]}")
     adapter: Callable[[str, str, Links], SourceListing] = getattr(module, f"list_{source.kind}")
     return _with_patients(adapter(source.path, source.name, source.follow_links))

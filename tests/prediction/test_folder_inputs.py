@@ -104,3 +104,11 @@ def test_labels_are_certain_only_from_a_list(tmp_path: Path) -> None:
     assert not listing.labels_are_certain
     list_patients(tmp_path)
     assert list_folder_inputs(str(tmp_path)).labels_are_certain
+
+
+def test_device_files_are_counted_while_they_are_opened(tmp_path: Path) -> None:
+    for number in range(3):
+        write_vol(tmp_path / f"{number}.vol", reflectance(scan_stack(1)))
+    counts: list[tuple[int, int]] = []
+    list_folder_inputs(str(tmp_path), on_progress=lambda *count: counts.append(count))
+    assert counts == [(0, 3), (1, 3), (2, 3)]

@@ -20,7 +20,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter, OrderedDict, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -52,10 +52,14 @@ _volume_cache: OrderedDict[tuple[str, float, int], list[Volume]] = OrderedDict()
 
 
 def list_device(
-    path: str, name: str = "", links: Links = "inside", extensions: tuple[str, ...] = ALL_EXTENSIONS
+    path: str,
+    name: str = "",
+    links: Links = "inside",
+    extensions: tuple[str, ...] = ALL_EXTENSIONS,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> SourceListing:
     """Lists every B-scan of the device files below a folder. A file that cannot be read becomes one scan."""
-    listing = list_device_files(path, name, links, extensions)
+    listing = list_device_files(path, name, links, extensions, on_progress=on_progress)
     if not listing.scans:
         all_notes = "".join(f"; {note}" for note in listing.notes[1:])
         raise DataError(
@@ -71,11 +75,13 @@ def list_device_files(
     extensions: tuple[str, ...] = ALL_EXTENSIONS,
     apart: tuple[str, ...] = (),
     follow: str = FOLLOW,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> SourceListing:
     """Lists as `list_device` does; the listing may be empty.
 
     `apart`: extensions of files that the caller reads itself. They are not opened and no note counts them.
-    `follow`: what allows links out of the folder, for the notes.
+    `follow`: what allows links out of the folder, for the notes. `on_progress`: called with the number of
+    files that are listed and of all; each is opened, so thousands take minutes.
     """
     root = check_folder(path)
     # All files, because DICOM may have any name.
@@ -92,7 +98,9 @@ def list_device_files(
     formats: set[str] = set()
     settings_counts: Counter[tuple[str, ...]] = Counter()
     groups = patient_folders(files)
-    for file, size in files.items():
+    for number, (file, size) in enumerate(files.items()):
+        if on_progress:
+            on_progress(number, len(files))
         listed = list_file(root, file, size, name or "device", without_scans, links)
         group = groups.get(os.path.dirname(file))
         # Without a patient's number, the files of a patient's folder stay together.

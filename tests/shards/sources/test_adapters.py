@@ -10,6 +10,7 @@ from retfound_dist.config.schema import PackConfig, PackOut, Source
 from retfound_dist.errors import ConfigError, DataError
 from shards.commands import pack_command
 from shards.pack import pack, plan_pack
+from tests.shards.device_files import reflectance, scan_stack, write_vol
 from tests.shards.pack_inputs import write_image
 from tests.shards.published_layouts import list_source, sources_config, write_duke, write_goals, write_octa500
 
@@ -69,3 +70,14 @@ def test_two_sources_of_one_name_are_refused(tmp_path: Path) -> None:
     twice = tuple(Source(path=str(tmp_path / "a")) for _ in range(2))
     with pytest.raises(ConfigError, match="two sources are called a"):
         plan_pack(PackConfig(sources=twice, out=PackOut(url=str(tmp_path / "out"))))
+
+
+def test_device_files_are_counted_while_they_are_listed(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for number in range(3):
+        write_vol(tmp_path / f"in/{number}.vol", reflectance(scan_stack(1)))
+    counts: list[tuple[int, int]] = []
+    source = Source(kind="device", path=str(tmp_path / "in"))
+    config = PackConfig(source=source, out=PackOut(url=str(tmp_path / "out")))
+    plan_pack(config, on_progress=lambda *count: counts.append(count))
+    assert counts == [(0, 3), (1, 3), (2, 3)]
