@@ -26,6 +26,12 @@ class Checkup:
     """About how long all checks together may take."""
 
     @property
+    def workers(self) -> int:
+        """Loader processes of this rank."""
+        assert self.config.data.workers != "auto", "the command replaces it"
+        return self.config.data.workers
+
+    @property
     def on_gpu(self) -> bool:
         """Whether this rank computes on a GPU."""
         return self.group.device.type == "cuda"

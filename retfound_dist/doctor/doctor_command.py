@@ -40,7 +40,12 @@ from retfound_dist.formats.shard_set import read_manifest
 from retfound_dist.io import output_files, storage
 from retfound_dist.runtime.humanize import duration, plural
 from retfound_dist.runtime.world import World, read_world
-from retfound_dist.train.ranks.process_group import join_ranks, leave_ranks, prints_error
+from retfound_dist.train.ranks.process_group import (
+    join_ranks,
+    leave_ranks,
+    prints_error,
+    with_worker_count,
+)
 
 COLOURS = {"ok": "green", "warning": "yellow", "failed": "bold red", "skipped": "dim"}
 
@@ -81,6 +86,7 @@ def _run_checks(options: DoctorOptions, world: World) -> int:
     if not options.minutes > 0:
         raise ConfigError(f"--minutes {options.minutes:g}: give a number above 0")
     group = join_ranks(world, config.train.threads, config.train.device)
+    config = with_worker_count(config, group)
     mark = group.broadcast(uuid.uuid4().hex[:8])
     trial_url = f"{config.run.url.rstrip('/')}-doctor-{mark}"
     checkup = Checkup(config, options.config, options.overrides, manifest, group, trial_url, options.minutes)

@@ -6,8 +6,8 @@ import time
 
 from retfound_dist.doctor.check_result import CheckResult, first_fault, measure_on_ranks, values_of
 from retfound_dist.doctor.checkup import Checkup
-from retfound_dist.doctor.machine_checks import loader_processes
 from retfound_dist.estimate.model_shapes import token_counts
+from retfound_dist.runtime.humanize import plural
 from retfound_dist.stream.loader import open_stream
 
 LOADER_SHARE = 0.04
@@ -24,8 +24,8 @@ def loader_check(checkup: Checkup, needed: float | None) -> CheckResult:
         return fault
     rates = values_of(measured)
     lowest = min(rates)
-    workers = checkup.config.data.workers
-    text = f"{lowest:,.0f} images/s a rank (the slowest of {len(rates)}), {loader_processes(workers)}"
+    workers = checkup.workers
+    text = f"{lowest:,.0f} images/s a rank (the slowest of {len(rates)}), {plural(workers, 'loader process')}"
     if needed is None:
         return CheckResult("loader", "ok", f"{text}; the step's rate is not known", lowest, "images/s")
     text += f"; the step takes {needed:,.0f}"

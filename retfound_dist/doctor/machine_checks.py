@@ -19,7 +19,7 @@ from retfound_dist.doctor.checkup import Checkup
 from retfound_dist.estimate import model_shapes
 from retfound_dist.io.scratch import temporary_base
 from retfound_dist.model.devices import device_name, driver_version
-from retfound_dist.runtime.humanize import duration, size
+from retfound_dist.runtime.humanize import duration, plural, size
 from retfound_dist.train.engine.memory_meter import host_free_bytes
 
 SHARED_MEMORY = "/dev/shm"
@@ -40,8 +40,8 @@ class HostFacts:
     host: str
     device: str
     driver: str
-    cores: int
-    """That this rank's host lets its ranks use together."""
+    cores: float
+    """This rank's share of its host's."""
     free_bytes: float
     """Of the host's memory, for all its ranks."""
     open_files: float
@@ -62,7 +62,7 @@ def machine_checks(checkup: Checkup) -> Iterator[CheckResult]:
     if not facts:
         return
     yield device_check(facts, checkup)
-    yield cores_check(facts, checkup.group.world.local_size, checkup.config.data.workers)
+    yield cores_check(facts, checkup.workers)
     yield host_memory_check(facts, host_bytes_needed(checkup))
     yield open_files_check(facts)
     yield shared_memory_check(facts, shared_bytes_needed(checkup))
@@ -77,7 +77,7 @@ def read_host_facts(checkup: Checkup) -> HostFacts:
         host=socket.gethostname(),
         device=device_name(group.device),
         driver=driver_version(),
-        cores=len(os.sched_getaffinity(0)),
+        cores=group.cores,
         free_bytes=host_free_bytes(),
         open_files=float("inf") if soft == resource.RLIM_INFINITY else float(soft),
         shared_bytes=float(shutil.disk_usage(SHARED_MEMORY).free) if os.path.isdir(SHARED_MEMORY) else 0.0,
@@ -103,7 +103,7 @@ def host_bytes_needed(checkup: Checkup) -> float:
     """Host memory that the ranks of a host need beside what a GPU holds: a save's copies, and the loaders."""
     world, train = checkup.group.world, checkup.config.train
     state = model_shapes.state_bytes(checkup.config.model, train.precision) / world.size
-    return world.local_size * (state + checkup.config.data.workers * WORKER_BYTES)
+    return world.local_size * (state + checkup.workers * WORKER_BYTES)
 
 
 def shared_bytes_needed(checkup: Checkup) -> float:
@@ -113,7 +113,7 @@ def shared_bytes_needed(checkup: Checkup) -> float:
     height, width = config.model.size
     share = -(-config.train.global_batch // world.size)
     micro = share if config.train.micro_batch == "auto" else min(share, config.train.micro_batch)
-    return world.local_size * 2.0 * config.data.workers * micro * channels * height * width
+    return world.local_size * 2.0 * checkup.workers * micro * channels * height * width
 
 
 def scratch_bytes_needed(checkup: Checkup) -> float:
@@ -141,16 +141,11 @@ def device_check(facts: list[HostFacts], checkup: Checkup) -> CheckResult:
     return CheckResult("device", "ok", text)
 
 
-def loader_processes(workers: int) -> str:
-    """`3 loader processes`."""
-    return f"{workers} loader process{'es' * (workers != 1)}"
-
-
-def cores_check(facts: list[HostFacts], local_size: int, workers: int) -> CheckResult:
+def cores_check(facts: list[HostFacts], workers: int) -> CheckResult:
     """At least a core for each loader process and each rank."""
     fewest = min(facts, key=lambda fact: fact.cores)
-    cores = fewest.cores / local_size
-    text = f"{cores:.3g} cores a rank ({fewest.host}), {loader_processes(workers)}"
+    cores = fewest.cores
+    text = f"{cores:.3g} cores a rank ({fewest.host}), {plural(workers, 'loader process')}"
     if cores < workers + 1:
         what_to_do = "ask for more cores (Slurm: --cpus-per-task or --exclusive)"
         if workers > 1:

@@ -12,6 +12,7 @@ from typing import Any
 from retfound_dist.config.loading import load
 from retfound_dist.config.schema import PretrainConfig
 from retfound_dist.errors import ConfigError, ManifestError
+from retfound_dist.estimate.loader_processes import IMAGES_PER_S
 from retfound_dist.estimate.save_time import scancel_grace
 from retfound_dist.formats import url_kinds
 from retfound_dist.formats.shard_set import MANIFEST, Manifest, read_manifest
@@ -21,7 +22,7 @@ from retfound_dist.plan.data_facts import DataFacts, assumed_data, packed_data
 from retfound_dist.plan.measured_rates import measured_rate, read_measured, read_results
 from retfound_dist.plan.recipe_check.findings import LEVELS, Finding
 from retfound_dist.plan.recipe_check.recipe_check import check
-from retfound_dist.plan.run_plan import DECODED_PER_CORE, RunPlan, has_serious, plan_run, recipe_facts
+from retfound_dist.plan.run_plan import RunPlan, has_serious, plan_run, recipe_facts
 from retfound_dist.runtime.humanize import duration, flops, plural, size
 from retfound_dist.stream.batch_plan import make_batch_layout
 
@@ -146,7 +147,7 @@ def to_tree(plan: RunPlan) -> dict[str, Any]:
             "hours": plan.hours,
             "hours_at_low_rate": plan.slow_hours,
             "gpu_hours": plan.gpu_hours,
-            "decoding_cores_per_node": speed.images_per_s / DECODED_PER_CORE / cluster.nodes,
+            "decoding_cores_per_node": speed.images_per_s / IMAGES_PER_S / cluster.nodes,
             "source": speed.source,
         },
         "checkpoints": {
@@ -219,8 +220,8 @@ def plan_lines(plan: RunPlan, config: PretrainConfig, path: str) -> Iterator[str
     )
     yield f"               {size(saves.total_bytes)} at the end (state of {saves.kept_states} kept)"
     yield f"               a save takes about {duration(plan.save_time.seconds)}"
-    cores = speed.images_per_s / DECODED_PER_CORE / cluster.nodes
-    yield f"  decoding     about {cores:,.1f} cores a node, at {DECODED_PER_CORE} images/s each"
+    cores = speed.images_per_s / IMAGES_PER_S / cluster.nodes
+    yield f"  decoding     about {cores:,.1f} cores a node, at {IMAGES_PER_S:.0f} images/s each"
     yield from _store_lines(plan)
     yield ""
     yield from finding_lines(plan.findings)

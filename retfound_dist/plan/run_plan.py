@@ -21,9 +21,6 @@ from retfound_dist.plan.store_traffic import NodeReads, node_reads
 from retfound_dist.stream.batch_plan import BatchLayout, make_batch_layout
 from retfound_dist.stream.batch_plan import BatchPlan as Order
 
-DECODED_PER_CORE = 900
-"""Images per second that a core reads and crops, as `make bench-stream` measures (JPEG of 512 x 496)."""
-
 
 @dataclass(frozen=True)
 class StageMemory:

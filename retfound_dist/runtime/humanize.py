@@ -41,5 +41,6 @@ def _scaled(count: float, units: Sequence[tuple[str, float]]) -> str:
 
 
 def plural(count: int, word: str) -> str:
-    """1 node, 3 nodes."""
-    return f"{count:,} {word}" + ("" if count == 1 else "s")
+    """1 node, 3 nodes, 2 processes."""
+    ending = "es" if word.endswith("s") else "s"
+    return f"{count:,} {word}" + ("" if count == 1 else ending)

@@ -20,11 +20,13 @@ from torch.utils.data import DataLoader, Dataset
 
 from retfound_dist.config.schema import Data
 from retfound_dist.errors import ConfigError, DataError, RetfoundError
+from retfound_dist.estimate.loader_processes import available_processes
 from retfound_dist.formats.shard_set import Manifest, read_manifest
 from retfound_dist.formats.shard_set_counts import check_counts
 from retfound_dist.io import byte_ranges, disk_errors, storage
 from retfound_dist.io.byte_ranges import ReadTraffic
 from retfound_dist.io.scratch import Scratch
+from retfound_dist.runtime.host_cores import allowed_cores
 from retfound_dist.runtime.world import World, read_world
 from retfound_dist.stream.augment import Augment, Draw, apply_augmentation, draw_augmentation
 from retfound_dist.stream.batch_plan import BatchPlan, batch_digest, make_batch_layout, rank_slots
@@ -167,7 +169,7 @@ class MicroBatches(Dataset[MicroBatch | RetfoundError]):
         """The shards of a remote set. Without loader processes, threads of this process fetch them ahead."""
         spec = self.spec
         # With loader processes a `FetchProcess` fetches them: once for the rank, not once for each process.
-        prefetcher = None if spec.data.workers else spec.prefetcher()
+        prefetcher = None if spec.workers else spec.prefetcher()
         return FetchedShards(spec.cache(), spec.shards, spec.lookahead(), prefetcher)
 
 
@@ -189,10 +191,10 @@ class Stream:
         before = multiprocessing.active_children()
         with hide_main_module():
             # Before the loader processes, whose start takes seconds, in which the first shards can arrive.
-            if self.spec.remote and self.spec.data.workers:
+            if self.spec.remote and self.spec.workers:
                 self._fetcher = FetchProcess(self.spec)
                 self._fetcher.set_step(self._start)
-            with explain_full_shm(self.spec.data.workers):
+            with explain_full_shm(self.spec.workers):
                 iterator = self._iterator = iter(self._make_loader())
         # PyTorch has no public list of a loader's processes. Other child processes must not be ended.
         self._processes = [p for p in multiprocessing.active_children() if p not in before]
@@ -211,7 +213,7 @@ class Stream:
         self.close()
 
     def _make_loader(self) -> DataLoader[MicroBatch | RetfoundError]:
-        workers, passes = self.spec.data.workers, self.spec.layout.accumulation
+        workers, passes = self.spec.workers, self.spec.layout.accumulation
         return DataLoader(
             self._batches,
             # The dataset's items are micro-batches already, and PyTorch returns them in the sampler's order.
@@ -311,5 +313,8 @@ def open_stream(
     scratch = Scratch("shards", world.owner) if remote and not data.cache_dir else None
     folder = scratch.folder if scratch else data.cache_dir
     stop = ENDLESS if stop_step is None else stop_step
-    spec = StreamSpec(manifest, data, plan, batch_layout, augment, world, stop, folder)
+    workers = data.workers
+    if workers == "auto":  # `pretrain` has replaced it, because it knows the model
+        workers = available_processes(len(allowed_cores().cores) / world.local_size)
+    spec = StreamSpec(manifest, data, plan, batch_layout, augment, world, stop, folder, workers)
     return Stream(spec, start_step, scratch)

@@ -28,6 +28,8 @@ class StreamSpec:
     world: World
     stop_step: int
     cache_dir: str
+    workers: int
+    """Loader processes of this rank. 0: the rank's own process loads."""
 
     @property
     def grey(self) -> bool:

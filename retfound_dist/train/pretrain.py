@@ -38,7 +38,13 @@ from retfound_dist.train.logs.run_logger import RunLogger
 from retfound_dist.train.logs.telemetry import process_began, training_display
 from retfound_dist.train.old_run_data import check_old_run
 from retfound_dist.train.ranks.preemption import INTERRUPTED, Stage, StopRequest
-from retfound_dist.train.ranks.process_group import collective_timeout, join_ranks, leave_ranks, prints_error
+from retfound_dist.train.ranks.process_group import (
+    collective_timeout,
+    join_ranks,
+    leave_ranks,
+    prints_error,
+    with_worker_count,
+)
 from retfound_dist.train.ranks.rank_failures import Failure, RankFailures
 from retfound_dist.train.ranks.upload_process import UploadProcess
 from retfound_dist.train.ranks.watchdog import Watchdog, record_restart, would_fail_again
@@ -112,6 +118,8 @@ def pretrain(
             return 0
         timeout = collective_timeout(config.train.hang_minutes, config.checkpoint.patience_s)
         group = join_ranks(world, config.train.threads, config.train.device, timeout)
+        # Not before: how many cores a rank has is known when the ranks of its host have joined.
+        config = with_worker_count(config, group)
         stop_request.enter_setup(display.warn if world.is_main else None)
 
         def clear_display() -> None:

@@ -23,6 +23,7 @@ from retfound_dist.model.cpu_bf16 import choose_cpu_operators
 from retfound_dist.model.devices import device_name
 from retfound_dist.model.mae import MaskedAutoencoder
 from retfound_dist.model.weights.weight_files import load_into, read_weights
+from retfound_dist.runtime.humanize import plural
 from retfound_dist.runtime.progress import ProgressDisplay
 from retfound_dist.stream.held_out_part import held_out_part
 from retfound_dist.train.checkpoint import restore
@@ -132,10 +133,12 @@ def prepare_run(context: RunContext) -> ReadyRun:
             group, engine, commit, zero_stage, config.checkpoint.patience_s, context.scratch
         )
     load_s = time.perf_counter() - began
+    loaders = plural(int(config.data.workers), "loader process")
     display.say(
         f"{schedule.plan.samples} images, {schedule.steps} steps of {schedule.layout.describe()}; ZeRO "
         f"{zero_stage}{' (0 runs as 1)' * (train.zero_stage == 0)}, {train.precision}, on "
-        f"{device_name(group.device)}, {'compiled' if is_compiled else 'not compiled'}; run {config.run.url}"
+        f"{device_name(group.device)}, {'compiled' if is_compiled else 'not compiled'}, {loaders} a rank; "
+        f"run {config.run.url}"
     )
     return ReadyRun(
         schedule=schedule,

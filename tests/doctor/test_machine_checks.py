@@ -12,7 +12,7 @@ from retfound_dist.doctor import machine_checks
 from retfound_dist.doctor.machine_checks import HostFacts
 from tests.doctor.checkups import small_checkup
 
-GOOD = HostFacts("a", "NVIDIA H100", "570.1", 64, 500e9, 65536, 100e9, "/tmp", 1e12, 2e9)
+GOOD = HostFacts("a", "NVIDIA H100", "570.1", 8, 500e9, 65536, 100e9, "/tmp", 1e12, 2e9)
 
 
 def worse(**changes: float | str) -> list[HostFacts]:
@@ -43,7 +43,7 @@ def test_a_run_that_is_meant_for_the_cpu_is_not_warned(tmp_path: Path) -> None:
     ("cores", "workers", "status"), [(72, 8, "ok"), (71, 8, "warning"), (8, 1, "warning")]
 )
 def test_each_loader_process_and_each_rank_wants_a_core(cores: int, workers: int, status: str) -> None:
-    check = machine_checks.cores_check([replace(GOOD, cores=cores)], 8, workers)
+    check = machine_checks.cores_check([replace(GOOD, cores=cores / 8)], workers)
     assert check.status == status
     assert ("data.workers=" in check.what_to_do) == (status == "warning" and workers > 1)
 

@@ -72,6 +72,7 @@ def make_spec(
         world,
         stop_step,
         data.cache_dir or temporary_folder,
+        workers=0 if data.workers == "auto" else data.workers,
     )
 
 

@@ -46,8 +46,9 @@ class Data:
     first_shards: Count = 0
     """Use only this many shards from the beginning of the set. A run continues with it after the set has
     grown. 0: all."""
-    workers: Count = 4
-    """Loader processes for each rank. 0: load in the training process."""
+    workers: Count | Literal["auto"] = "auto"
+    """Loader processes for each rank. `auto`: as many as the model needs on a fast GPU, if the rank has the
+    cores; one on a CPU. 0: load in the training process."""
     cache_dir: str = ""
     """Local folder that keeps fetched shards. Empty: a temporary folder. Local shards are read in place."""
     cache_gb: NonNegative = 0.0

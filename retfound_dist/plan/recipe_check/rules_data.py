@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from retfound_dist.config.schema import PretrainConfig
+from retfound_dist.estimate.loader_processes import needed_processes
 from retfound_dist.plan.recipe_check.findings import Facts, Finding, epochs
 from retfound_dist.runtime.humanize import size
 
@@ -105,14 +106,15 @@ def check_padding(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:
 def check_shard_count(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:
     """Report fewer shards than readers."""
     # Without workers the training process reads the shards itself, so each rank has one reader at least.
-    expected = max(1, facts.ranks) * max(1, config.data.workers)
+    workers = needed_processes(config.model) if config.data.workers == "auto" else config.data.workers
+    expected = max(1, facts.ranks) * max(1, workers)
     if facts.shards >= expected:
         return
     fewer = max(1, facts.shards // max(1, facts.ranks))
     yield Finding(
         "warning" if facts.remote else "note",
         "data.shards",
-        f"{facts.shards} shards for {max(1, facts.ranks)} ranks x {config.data.workers} workers",
+        f"{facts.shards} shards for {max(1, facts.ranks)} ranks x {workers} workers",
         "A reader that gives each worker its own shards would starve or hang; this reader does not"
         + (", but several nodes fetch each shard" if facts.remote else ""),
         "docs/stream.md; WebDataset: at least one shard a worker",

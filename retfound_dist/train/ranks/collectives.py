@@ -24,6 +24,8 @@ class RankGroup:
     device: torch.device
     cpu_group: Any = field(default=None, compare=False)
     """A gloo group of all ranks, for exchanges that must not wait for a device; None: the default group."""
+    cores: float = 1.0
+    """This rank's share of its host's cores."""
 
     def sum(self, values: Tensor) -> Tensor:
         """Sum of a tensor over ranks, in place."""

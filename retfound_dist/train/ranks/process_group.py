@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import subprocess
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
-from retfound_dist.config.schema import DeviceSetting
+from retfound_dist.config.schema import DeviceSetting, PretrainConfig
 from retfound_dist.errors import DeviceError, RetfoundError
+from retfound_dist.estimate.loader_processes import choose_workers
 from retfound_dist.model.devices import choose_device
+from retfound_dist.runtime.host_cores import allowed_cores, cores_per_rank
 from retfound_dist.runtime.world import World, launched_by_srun, whole_number
 from retfound_dist.train.ranks.collectives import RankGroup
 
@@ -49,7 +52,6 @@ def join_ranks(
     _set_if_empty("RANK", str(world.rank))
     _set_if_empty("WORLD_SIZE", str(world.size))
     _set_if_empty("LOCAL_RANK", str(world.local_rank))
-    torch.set_num_threads(threads or max(1, len(os.sched_getaffinity(0)) // world.local_size))
     backend, options = "gloo", dict[str, Any]()
     if device.type == "cuda":
         backend = "nccl"
@@ -62,7 +64,18 @@ def join_ranks(
     # A second group, on the hosts: what ranks exchange while a step runs must not queue behind it on the
     # device.
     hosts = dist.new_group(backend="gloo", timeout=timeout) if world.size > 1 else None
-    return RankGroup(world, device, hosts)
+    own = allowed_cores()
+    cores = cores_per_rank(own, RankGroup(world, device, hosts).gather(own))
+    torch.set_num_threads(threads or max(1, int(cores)))
+    return RankGroup(world, device, hosts, cores)
+
+
+def with_worker_count(config: PretrainConfig, group: RankGroup) -> PretrainConfig:
+    """The config with a number in place of `data.workers="auto"`."""
+    if config.data.workers != "auto":
+        return config
+    workers = choose_workers(config.model, group.cores, on_gpu=group.device.type == "cuda")
+    return replace(config, data=replace(config.data, workers=workers))
 
 
 def prints_error(error: RetfoundError, world: World) -> bool:

@@ -31,7 +31,7 @@ def test_pixels_unlike_imagenets_are_noted_and_images_that_are_nearly_black_are_
 def test_ranks_that_waste_work_on_padding_are_named_with_a_better_number() -> None:
     overrides = ["model.init=mae.pth", "data.cache_dir=/scratch"]
     config, _ = load(PretrainConfig, str(ROOT / "configs/pretrain_vitl_oct.toml"), overrides)
-    facts = Facts(samples=182_980, shards=4000, ranks=600, micro_batch=3, padding=8 / 1800)
+    facts = Facts(samples=182_980, shards=6000, ranks=600, micro_batch=3, padding=8 / 1800)
     assert [f.level for f in check(config, facts)] == ["note"]
     facts = Facts(samples=182_980, shards=4000, ranks=500, micro_batch=4, padding=208 / 2000)
     finding = check(config, facts)[0]
