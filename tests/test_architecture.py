@@ -148,6 +148,7 @@ READERS = {
     "retfound_dist/records/json_faults.py",
     "retfound_dist/formats/log_writer.py",
     "retfound_dist/train/ranks/rank_failures.py",  # messages between ranks
+    "retfound_dist/train/ranks/collective_trace.py",  # what torch has just made
     "retfound_dist/runs/dashboard.py",  # what it has just written
 }
 """Who may turn JSON into values by themselves."""

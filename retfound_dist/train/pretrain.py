@@ -98,7 +98,7 @@ def pretrain(
         stop_request = StopRequest()
         stop_request.listen()
     stop_request.set_time_limit(config.train.max_minutes)
-    watchdog = Watchdog(world, config.train.hang_minutes)
+    watchdog = Watchdog(world, config.train.hang_minutes, config.run.url)
     watchdog.start()
     url = config.run.url
     config_tree = {**configs.to_dict(config), SHARD_SET: describe_set(manifest)}

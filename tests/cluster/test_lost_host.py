@@ -138,6 +138,10 @@ def test_a_run_goes_on_without_a_host_whose_link_is_cut(hosts: Hosts, s3: S3) ->
     finally:
         hosts.cut(3, mended=True)
     assert "no step for" in (hosts.folder / "node3.log").read_text()
+    # The host that is cut off cannot write to the run; the others say what they waited in.
+    assert "could not be written" in (hosts.folder / "node3.log").read_text()
+    traces = list((run / "hangs").iterdir())
+    assert {trace.name.rpartition("_")[2] for trace in traces} == {"000.json", "001.json"}
     assert all(row["world_size"] in (2, 3) for row in rows(run))
 
 

@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 
 from retfound_dist.errors import RetfoundError
 from retfound_dist.runtime.world import World
+from retfound_dist.train.ranks.collective_trace import WRITE_S, record_hang
 
 HUNG, ORPHANED = 3, 4
 """Exit codes."""
@@ -69,9 +70,10 @@ def record_restart(lasting: bool) -> None:
 class Watchdog:
     """A thread beside the training loop, which calls `step_done` after each step."""
 
-    def __init__(self, world: World, minutes: float) -> None:
-        """`minutes`: the longest time for one step; 0: no limit."""
-        self._world, self._limit_s = world, 60 * minutes
+    def __init__(self, world: World, minutes: float, run_url: str = "") -> None:
+        """`minutes`: the longest time for one step; 0: no limit. `run_url`: where the collectives are written
+        that a rank that hangs took part in; empty: nowhere."""
+        self._world, self._limit_s, self._run_url = world, 60 * minutes, run_url
         self._last_step, self._last_time = 0, math.inf
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
@@ -124,6 +126,11 @@ class Watchdog:
             if self._limit_s and since > self._limit_s:
                 faulthandler.dump_traceback(sys.stderr, all_threads=True)
                 request_restart()
+                if self._run_url:
+                    # The thread in C would end this process while it writes.
+                    self._arm(WRITE_S)
+                    trace = record_hang(self._run_url, self._last_step, self._world.rank)
+                    print(f"retfound: rank {self._world.rank}: {trace}", file=sys.stderr, flush=True)
                 self._leave(
                     HUNG,
                     f"no step for {since / 60:.1f} min (train.hang_minutes) after step {self._last_step}: "
