@@ -29,6 +29,7 @@ from retfound_dist.stream.held_out_part import held_out_part
 from retfound_dist.train.checkpoint import restore
 from retfound_dist.train.checkpoint.resume import FROM_THE_BEGINNING, ResumePoint, choose_checkpoint, read_job
 from retfound_dist.train.engine.engine_choice import choose_zero_stage, make_engine
+from retfound_dist.train.engine.host_copies import allocate_exact_sizes
 from retfound_dist.train.engine.memory_meter import release_freed_memory
 from retfound_dist.train.engine.micro_batch import find_micro_batch
 from retfound_dist.train.engine.training_engine import TrainingEngine
@@ -107,6 +108,8 @@ def prepare_run(context: RunContext) -> ReadyRun:
         choose_cpu_operators(model, train.precision)
     # Copied while the model is still in fp32: bf16 rounds the positions, and a save must not commit those.
     untrained = {name: tensor.detach().clone() for name, tensor in restore.untrained(model).items()}
+    if group.device.type == "cuda":
+        allocate_exact_sizes()
     model.to(group.device, torch.bfloat16 if train.precision == "bf16" else torch.float32)
     group.broadcast_model(model)
     zero_stage = choose_zero_stage(train, group.world.size)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections import OrderedDict
 
+import pytest
 import torch
 
 from retfound_dist.train.engine.host_copies import copy_to_host, flatten_to_host, wait_for_copies
@@ -33,3 +37,23 @@ def test_tensors_are_laid_end_to_end_in_their_order() -> None:
     first, second = torch.arange(6.0).view(2, 3), torch.arange(6.0, 10.0)
     assert torch.equal(flatten_to_host([first.t().contiguous().t(), second]), torch.arange(10.0))
     assert flatten_to_host([first.bfloat16()]).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("chosen", "settings"),
+    [
+        ("", "pinned_max_round_threshold_mb:64"),
+        ("max_split_size_mb:200", "max_split_size_mb:200,pinned_max_round_threshold_mb:64"),
+        ("pinned_max_round_threshold_mb:7", "pinned_max_round_threshold_mb:7"),
+    ],
+)
+def test_page_locked_memory_is_not_rounded_up_and_a_user_s_choice_counts(chosen: str, settings: str) -> None:
+    code = (
+        "import torch; from retfound_dist.train.engine.host_copies import allocate_exact_sizes\n"
+        "allocate_exact_sizes(); print(torch._C._accelerator_getAllocatorSettings())"
+    )
+    # In a process of its own: the settings are the process's.
+    env = os.environ | {"PYTORCH_ALLOC_CONF": chosen}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+    if torch.__version__ >= (2, 15):
+        assert done.stdout.strip() == settings
