@@ -40,7 +40,7 @@ def allocate_exact_sizes() -> None:
     The copies of a ViT-L's state would take 7.2 GB of a host's memory for 4.6 GB of tensors.
     """
     # Before 2.15 torch has no such setting, or reuses a block that is too small for another size.
-    if torch.__version__ < (2, 15):
+    if torch.__version__ < "2.15":
         return
     with suppress(AttributeError, ValueError, RuntimeError):  # private, so it may go away
         chosen = torch._C._accelerator_getAllocatorSettings()
