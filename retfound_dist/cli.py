@@ -69,6 +69,7 @@ def _verify(args: argparse.Namespace) -> int:
 
 
 def _show(args: argparse.Namespace) -> int:
+    """Print each setting with its value and its origin; returns the exit code."""
     from retfound_dist.config.loading import flatten, load_any, to_dict
 
     if args.keys:
@@ -128,6 +129,7 @@ def _doctor(args: argparse.Namespace) -> int:
 
 
 def _pretrain(args: argparse.Namespace) -> int:
+    """Check config and data on all ranks, show the plan's lines on rank 0, and train."""
     from retfound_dist.train.ranks.preemption import StopRequest
 
     stop_request = StopRequest()

@@ -59,12 +59,12 @@ def append(
             return _finish(config, plan, base, config_file)
         check_compatible(plan, base)
         write_table(config, plan.scans)
-        old = shard_files_of(base.manifest.shards)
+        old_files = shard_files_of(base.manifest.shards)
         shard_names = ShardNames(
-            config.out.name, max(generations(config.out.name, old), default=1), len(base.shards)
+            config.out.name, max(generations(config.out.name, old_files), default=1), len(base.shards)
         )
-        # `old` protects the old shards: they are not of this plan, and recovering removes such files.
-        recovered = committed_shards.recover_shards(url, shard_names, plan, old)
+        # `old_files` protects the old shards: they are not of this plan, and recovering removes such files.
+        recovered = committed_shards.recover_shards(url, shard_names, plan, old_files)
         writer = write_plan(
             config, plan, recovered, base.shards, progress, shard_names, lock.check_still_held
         )

@@ -14,7 +14,7 @@ from retfound_dist.io import storage
 from retfound_dist.runtime.progress import show_progress
 from shards.append import append, plan_of
 from shards.images.suspects import suspect_lines
-from shards.pack import existing_set, plan_pack, run_plan
+from shards.pack import existing_set, pack_planned, plan_pack
 from shards.people.name_policy import DIGEST, HARMLESS, PUBLISHED, policy_sentence
 from shards.people.names_table import table_path
 from shards.people.secret import find_secret
@@ -60,7 +60,7 @@ def pack_command(
         _print_lines([f"already packed: {_size_text(finished)} at {finished.url}", f"  {hint}"], quiet)
         return 0
     with show_progress("packing", "images", quiet=quiet) as progress:
-        manifest = run_plan(config, plan, progress, os.path.basename(config_path), force=force)
+        manifest = pack_planned(config, plan, progress, os.path.basename(config_path), force=force)
     _print_lines([*summary_lines(manifest), *names_table_lines(manifest, config)], quiet)
     return 0
 

@@ -67,7 +67,7 @@ def pack(config: PackConfig, *, force: bool = False, progress: Progress | None =
     set is at `out.url` and `force` is not given.
     """
     plan = plan_pack(config)
-    return existing_set(config, plan, force=force) or run_plan(config, plan, progress, force=force)
+    return existing_set(config, plan, force=force) or pack_planned(config, plan, progress, force=force)
 
 
 def plan_pack(config: PackConfig, *, dry: bool = False, on_progress: Progress | None = None) -> PackPlan:
@@ -139,7 +139,7 @@ def recipe_difference(packed: Mapping[str, Any], planned: Mapping[str, Any]) -> 
     return text
 
 
-def run_plan(
+def pack_planned(
     config: PackConfig,
     plan: PackPlan,
     progress: Progress | None = None,
@@ -147,43 +147,44 @@ def run_plan(
     *,
     force: bool = False,
 ) -> Manifest:
-    """Pack a plan to a URL. Continues after the shards that an interrupted pack has committed.
+    """Pack the images of a plan to `out.url`, and return the manifest of the set.
 
-    `config_file`: the config's file name on the data card. `force`: replace an existing set when the new one
-    is complete.
+    Continues after the shards that an interrupted pack has committed. `config_file`: the config's file name
+    on the data card. `force`: replace an existing set when the new one is complete. Raises as `pack` does,
+    and when another process packs there.
     """
     url = config.out.url
     with set_lock(url) as lock:
-        if finished := existing_set(
-            config, plan, force=force
-        ):  # another process has packed it in the meantime
-            return finished
-        shard_names, keep = _choose_names(config, plan, force)
-        # Before the first shard, so that the table has the name of every digest in the set.
-        if not keep:
+        # Another process may have packed it while this one waited for the lock.
+        if packed := existing_set(config, plan, force=force):
+            return packed
+        shard_names, old_files = _choose_names(config, plan, force)
+        # Before the first shard, so that the table has the name of every digest in the set. But until the new
+        # set is committed, the table belongs to the old one.
+        if not old_files:
             write_table(config, plan.scans)
-        shards = committed_shards.recover_shards(url, shard_names, plan, keep)
+        shards = committed_shards.recover_shards(url, shard_names, plan, old_files)
         writer = write_plan(config, plan, shards, (), progress, shard_names, lock.check_still_held)
         if not writer.shards:
             raise DataError(_nothing_usable(writer.skipped))
         tree = make_manifest(plan, config, writer.shards, writer.skipped)
         tree, pages = describe_set(plan, config, tree, writer.shards, writer.skipped, config_file)
         lock.check_still_held()
-        if keep:  # until now the table belonged to the old set
+        if old_files:
             write_table(config, plan.scans)
         commit_set(url, tree, pages)
         return read_manifest(url)
 
 
 def _choose_names(config: PackConfig, plan: PackPlan, force: bool) -> tuple[ShardNames, set[str]]:
-    """Chooses the names of this plan's shards, and the existing files to keep until it is committed."""
+    """Names of this plan's shards, and the files of an old set, which stay until this one is committed."""
     url, name = config.out.url, config.out.name
-    old = committed_shards.read_existing(url, replacing=force)
-    if old is not None:
-        keep = set_ownership.shard_files_of(old.shards)
-        if _is_unfinished(url, old, plan):
-            return ShardNames(name, max(set_ownership.generations(name, keep), default=1)), keep
-        return ShardNames(name, set_ownership.free_generation(name, keep)), keep
+    old_set = committed_shards.read_existing(url, replacing=force)
+    if old_set is not None:
+        old_files = set_ownership.shard_files_of(old_set.shards)
+        if _is_unfinished(url, old_set, plan):
+            return ShardNames(name, max(set_ownership.generations(name, old_files), default=1)), old_files
+        return ShardNames(name, set_ownership.free_generation(name, old_files)), old_files
     if not storage.exists(storage.join(url, MANIFEST)):
         return ShardNames(name), set()
     # The manifest cannot be read, so the files it names are not known: all existing shards are kept.

@@ -186,12 +186,12 @@ def _sample_faults(
     try:
         data = _read_at(file, *image)
         shape = decode(data).shape[:2]
-        known = json_reader.parse(_read_at(file, *fields), PackedFields, f"{entry.key}.json", "")
-        if shape != (known["height"], known["width"]):
+        fields_of_image = json_reader.parse(_read_at(file, *fields), PackedFields, f"{entry.key}.json", "")
+        if shape != (fields_of_image["height"], fields_of_image["width"]):
             yield f"{entry.key} differs in size from its JSON"
         elif image_digest(data) != entry.image_sha256:
             yield f"{entry.key} differs from the sha256 in the index"
-        fields_of_key[entry.key] = dict(known)
+        fields_of_key[entry.key] = dict(fields_of_image)
     except RecordError as error:
         yield str(error)
     except DataError as error:

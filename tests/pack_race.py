@@ -13,7 +13,7 @@ from pathlib import Path
 from retfound_dist.config.loading import build
 from retfound_dist.errors import RetfoundError
 from retfound_dist.config.schema import PackConfig
-from shards.pack import pack, plan_pack, run_plan
+from shards.pack import pack, plan_pack, pack_planned
 source, url, go, seed = sys.argv[1:5]
 out = {"url": url, "shard_mb": 0.02, "workers": 1, "seed": int(seed)}
 config = build(PackConfig, {"source": {"path": source}, "out": out}, "test")
@@ -22,7 +22,7 @@ print("ready", flush=True)
 while not Path(go).exists():
     pass
 try:
-    print(run_plan(config, plan).recipe["out"]["seed"])
+    print(pack_planned(config, plan).recipe["out"]["seed"])
 except RetfoundError as error:
     print(error)
     sys.exit(error.exit_code)

@@ -28,11 +28,12 @@ def check_config(args: argparse.Namespace) -> None:
     command = f"retfound {args.name}" + (f" {args.url} --repair" if args.name == "verify" else "")
     if "=" in path and not os.path.exists(path):
         files = [text for text in words if text.endswith(".toml") and "=" not in text]
-        known = files[0] if files else PRESETS.get(args.name, PRETRAIN)
+        config_file = files[0] if files else PRESETS.get(args.name, PRETRAIN)
         rest = " ".join(text for text in words if text not in files)
         raise ConfigError(
             f"{args.name}: CONFIG.toml is missing: {path} is given instead. "
-            f"Put {'it' if files else 'a config file, such as the preset,'} first: {command} {known} {rest}"
+            f"Put {'it' if files else 'a config file, such as the preset,'} first: "
+            f"{command} {config_file} {rest}"
         )
     if path and os.path.isdir(path):
         more = f" source.path={path} out.url=SHARDS" if args.name == "pack" else " key=value ..."

@@ -197,11 +197,12 @@ def _device_bytes(checkup: Checkup) -> float:
 def verdict(checks: Sequence[CheckResult]) -> str:
     """One sentence on all checks."""
     counts = {status: sum(check.status == status for check in checks) for status in STATUSES}
-    told = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
+    by_status = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
+    summary = f"{plural(len(checks), 'check')}: {by_status}"
     if counts["failed"]:
         names = ", ".join(check.name for check in checks if check.status == "failed")
-        return f"{plural(len(checks), 'check')}: {told}. Do not start the run before {names} is mended"
-    return f"{plural(len(checks), 'check')}: {told}"
+        return f"{summary}. Do not start the run before {names} is mended"
+    return summary
 
 
 def doctor_page(checkup: Checkup, checks: Sequence[CheckResult]) -> str:

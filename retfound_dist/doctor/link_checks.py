@@ -182,14 +182,14 @@ def clock_result(rows: list[list[str]]) -> CheckResult:
     shares = [float(clock) / float(highest) for clock, highest, *_ in rows]
     lowest = shares.index(min(shares))
     text = f"SM clock {min(shares):.0%} of its highest on rank {lowest}, {rows[lowest][2]} degrees"
-    held = [
+    throttling = [
         f"rank {rank}: {name}"
         for rank, row in enumerate(rows)
         for name, state in zip(THROTTLED, row[3:], strict=False)
         if state == "Active"
     ]
-    if held:
-        text += f"; held down ({', '.join(held[:3])})"
+    if throttling:
+        text += f"; held down ({', '.join(throttling[:3])})"
         return CheckResult(
             "clocks", "warning", text, min(shares), "", "look at cooling and power of the host"
         )

@@ -30,8 +30,10 @@ def loader_check(checkup: Checkup, needed: float | None) -> CheckResult:
         return CheckResult("loader", "ok", f"{text}; the step's rate is not known", lowest, "images/s")
     text += f"; the step takes {needed:,.0f}"
     if lowest < ROOM * needed:
-        more = max(workers + 1, round(ROOM * needed / lowest * max(1, workers)))
-        what_to_do = f"set data.workers={more} if the host has the cores; otherwise the GPUs wait for images"
+        workers_needed = max(workers + 1, round(ROOM * needed / lowest * max(1, workers)))
+        what_to_do = (
+            f"set data.workers={workers_needed} if the host has the cores; otherwise the GPUs wait for images"
+        )
         status = "failed" if lowest < needed else "warning"
         return CheckResult("loader", status, text, lowest, "images/s", what_to_do)  # type: ignore[arg-type]
     return CheckResult("loader", "ok", text, lowest, "images/s")

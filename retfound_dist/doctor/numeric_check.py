@@ -46,6 +46,10 @@ def numeric_checks(checkup: Checkup) -> Iterator[CheckResult]:
 
 
 def _checks_of_rank_0(checkup: Checkup) -> Iterator[CheckResult]:
+    """Compare a step on the device with the same step on the CPU in fp32; then count waits, and time a graph.
+
+    A device that fails or has too little memory is a failed check, not an exception.
+    """
     try:
         images, noise = first_images(checkup)
         torch.manual_seed(checkup.config.train.seed)
@@ -53,13 +57,13 @@ def _checks_of_rank_0(checkup: Checkup) -> Iterator[CheckResult]:
         expected = step_numbers(model, images, noise)
         device_model = model_on_device(copy.deepcopy(model), checkup)
         device_images, device_noise = images.to(checkup.group.device), noise.to(checkup.group.device)
-        found = step_numbers(device_model, device_images, device_noise)
+        on_device = step_numbers(device_model, device_images, device_noise)
     except (RuntimeError, MemoryError) as error:
         text = " ".join(str(error).split())[:300] or type(error).__name__
         what_to_do = "is the device free? Look for other programs on it (nvidia-smi)"
         yield CheckResult("numerics", "failed", text, what_to_do=what_to_do)
         return
-    yield compare_numbers(found, expected, checkup.config.train.precision)
+    yield compare_numbers(on_device, expected, checkup.config.train.precision)
     if not checkup.on_gpu:
         yield CheckResult("waits", "skipped", "there is no GPU")
     else:
@@ -96,21 +100,21 @@ def step_numbers(model: MaskedAutoencoder, images: Tensor, noise: Tensor) -> Ste
     return StepNumbers(float(loss.detach()), torch.cat(gradients))
 
 
-def compare_numbers(found: StepNumbers, expected: StepNumbers, precision: str) -> CheckResult:
+def compare_numbers(on_device: StepNumbers, expected: StepNumbers, precision: str) -> CheckResult:
     """Whether loss and gradient are those of the CPU in fp32, within `BOUNDS`."""
-    norm, right_norm = (float(each.gradient_P.norm()) for each in (found, expected))
+    norm, expected_norm = (float(each.gradient_P.norm()) for each in (on_device, expected))
     gaps = (
-        abs(found.loss - expected.loss) / max(abs(expected.loss), 1e-12),
-        abs(norm - right_norm) / max(right_norm, 1e-12),
-        float((found.gradient_P - expected.gradient_P).norm()) / max(right_norm, 1e-12),
+        abs(on_device.loss - expected.loss) / max(abs(expected.loss), 1e-12),
+        abs(norm - expected_norm) / max(expected_norm, 1e-12),
+        float((on_device.gradient_P - expected.gradient_P).norm()) / max(expected_norm, 1e-12),
     )
     bounds = BOUNDS[precision]
     loss_gap, norm_gap, gradient_gap = (
         f"{gap:.1e}, bound {bound:.0e}" for gap, bound in zip(gaps, bounds, strict=True)
     )
     text = (
-        f"against a CPU in fp32: loss {found.loss:.5f} for {expected.loss:.5f} ({loss_gap}), norm of the "
-        f"gradient {norm:.4f} for {right_norm:.4f} ({norm_gap}), gradient ({gradient_gap})"
+        f"against a CPU in fp32: loss {on_device.loss:.5f} for {expected.loss:.5f} ({loss_gap}), norm of the "
+        f"gradient {norm:.4f} for {expected_norm:.4f} ({norm_gap}), gradient ({gradient_gap})"
     )
     # `not all <`: a NaN is a failure too.
     if not all(gap < bound for gap, bound in zip(gaps, bounds, strict=True)):

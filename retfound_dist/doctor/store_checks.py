@@ -47,6 +47,7 @@ def store_checks(checkup: Checkup) -> Iterator[CheckResult]:
 
 
 def _read_check(checkup: Checkup) -> CheckResult:
+    """The speed of the slowest host while all read from the store, and the requests of all together."""
     is_first = checkup.group.world.local_rank == 0
     measured = measure_on_ranks(checkup.group, lambda: read_rates(checkup) if is_first else None)
     what_to_do = "look at data.shards, at the credentials and at AWS_ENDPOINT_URL on this host"

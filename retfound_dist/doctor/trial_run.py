@@ -129,8 +129,8 @@ def _run_process(command: Sequence[str], checkup: Checkup, port: int) -> str:
             return ""
         output.seek(0)
         lines = output.read().decode(errors="replace").strip().splitlines()
-    told = [line for line in lines if line.startswith("retfound:")] or lines[-SHOWN_LINES:]
-    return " | ".join(told) or f"exit {status}"
+    last_lines = [line for line in lines if line.startswith("retfound:")] or lines[-SHOWN_LINES:]
+    return " | ".join(last_lines) or f"exit {status}"
 
 
 def process_environment(checkup: Checkup, port: int) -> dict[str, str]:

@@ -105,21 +105,24 @@ def insufficient_graces(graces: Sequence[Grace], save_time: SaveTime) -> list[Gr
 
 
 def save_time_lines(graces: Sequence[Grace], save_time: SaveTime, grace_s: float) -> tuple[str, list[str]]:
-    """The line on saving that a run logs at its start, and its warnings."""
-    allowed = "".join(f"; {grace.source}: {grace.seconds:g} s" for grace in graces)
-    takes = f"about {save_time.seconds:.2g} s ({save_time.source})"
-    line = f"a save before a stop takes {takes}; allowed: train.grace_s={grace_s:g}{allowed}"
+    """What a run logs on saving at its start: one line, and the warnings of `grace_warnings`.
+
+    `graces`: the schedulers that may stop the run; `grace_s`: the setting `train.grace_s`, in seconds.
+    """
+    scheduler_times = "".join(f"; {grace.source}: {grace.seconds:g} s" for grace in graces)
+    expected = f"about {save_time.seconds:.2g} s ({save_time.source})"
+    line = f"a save before a stop takes {expected}; allowed: train.grace_s={grace_s:g}{scheduler_times}"
     return line, grace_warnings(graces, save_time, grace_s)
 
 
 def grace_warnings(graces: Sequence[Grace], save_time: SaveTime, grace_s: float) -> list[str]:
-    """A line for each waiting time that is shorter than a save."""
-    takes = f"a save takes about {save_time.seconds:.2g} s ({save_time.source})"
+    """A line for each scheduler that waits less long than a save takes, and one if `train.grace_s` does."""
+    expected = f"a save takes about {save_time.seconds:.2g} s ({save_time.source})"
     messages = [
-        f"{takes}, but {grace.source} allows {grace.seconds:g} s: a run that is stopped this way would lose "
-        f"the steps since its last checkpoint. Instead: {grace.remedy}"
+        f"{expected}, but {grace.source} allows {grace.seconds:g} s: a run that is stopped this way would "
+        f"lose the steps since its last checkpoint. Instead: {grace.remedy}"
         for grace in insufficient_graces(graces, save_time)
     ]
     if grace_s < save_time.seconds:
-        messages.append(f"{takes}, longer than train.grace_s={grace_s:g}: set it higher")
+        messages.append(f"{expected}, longer than train.grace_s={grace_s:g}: set it higher")
     return messages

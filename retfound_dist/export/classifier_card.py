@@ -46,25 +46,25 @@ def make_classifier_card(facts: CardFacts) -> str:
     loader = PackageLoader("retfound_dist.export", ".")
     templates = Environment(loader=loader, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     templates.filters.update(words=markdown, code=code)
-    kept, start = facts.classifier, facts.classifier.starting_weights
+    classifier, start = facts.classifier, facts.classifier.starting_weights
     arguments = dict(facts.timm_arguments)
     text = templates.get_template("classifier_card.md.j2").render(
         facts=facts,
-        kept=kept,
-        words=output_words(kept),
+        classifier=classifier,
+        words=output_words(classifier),
         is_graph=not arguments,
         load_line=_load_line(arguments),
         start_name=_weights_name(start),
         non_commercial=start.get("licence") == NON_COMMERCIAL,
         licence=licence_text(start),
-        preparation=preparation_text(kept.image_size, str(kept.normalisation["interpolation"])),
-        mean=_numbers(kept.normalisation["mean"]),
-        std=_numbers(kept.normalisation["std"]),
-        unit=kept.unit["kind"],
-        data_columns=_data_columns(kept),
-        data_rows=_data_rows(kept),
-        scores=_score_rows(kept),
-        thresholds=_threshold_rows(kept.thresholds),
+        preparation=preparation_text(classifier.image_size, str(classifier.normalisation["interpolation"])),
+        mean=_numbers(classifier.normalisation["mean"]),
+        std=_numbers(classifier.normalisation["std"]),
+        unit=classifier.unit["kind"],
+        data_columns=_data_columns(classifier),
+        data_rows=_data_rows(classifier),
+        scores=_score_rows(classifier),
+        thresholds=_threshold_rows(classifier.thresholds),
     )
     return f"{text}\n"
 

@@ -108,8 +108,8 @@ def _seed_line(classifier: Classifier, seed: int) -> str:
     text = f"the network of seed {seed}" + (f", one of {count} (--seed chooses another)" if count > 1 else "")
     if not missing:
         return f"{text}: {kind}"
-    there = f"; --format onnx has {'both' if len(missing) > 1 else 'it'}" if count > 1 else ""
-    return f"{text}: {kind}, without {' and '.join(missing)}{there}"
+    onnx_hint = f"; --format onnx has {'both' if len(missing) > 1 else 'it'}" if count > 1 else ""
+    return f"{text}: {kind}, without {' and '.join(missing)}{onnx_hint}"
 
 
 def metadata(classifier: Classifier) -> dict[str, str]:

@@ -35,13 +35,17 @@ def export_command(
 
 def _is_classifier(source: str) -> bool:
     """Whether `source` is a classifier, or something that should have one."""
-    here = storage.exists(storage.join(source, classifier_file.CLASSIFIER))
-    if here or classifier_file.has_classifier(source):
+    is_classifier_folder = storage.exists(storage.join(source, classifier_file.CLASSIFIER))
+    if is_classifier_folder or classifier_file.has_classifier(source):
         return True
     return url_kinds.kind_at(source) in (url_kinds.EVALUATION, url_kinds.COMPARISON)
 
 
 def _export_classifier(source: str, kind: str, out: str, force: bool, seed: int | None, quiet: bool) -> int:
+    """Write a classifier in a deployment format, and its card; returns the exit code.
+
+    `seed`: the network to write, of those that the evaluation has kept; None for the usual choice.
+    """
     url = classifier_file.resolve(source)
     if kind in CHECKPOINT_FORMATS:
         raise ConfigError(
@@ -62,6 +66,7 @@ def _export_classifier(source: str, kind: str, out: str, force: bool, seed: int 
 
 
 def _export_checkpoint(source: str, kind: str, out: str, force: bool) -> int:
+    """Write the weights of a checkpoint in another format, and their card; returns the exit code."""
     # Imported here because they load torch, which lists and pages of runs do not need.
     from retfound_dist.model.weights.export import encoder_only, export
     from retfound_dist.model.weights.weight_files import read_weights

@@ -91,13 +91,13 @@ class SkippedFiles:
         """Count one; `example` is a path below the listed folder."""
         if kind.startswith(".") and kind not in self._kinds and len(self._kinds) >= MOST_KINDS:
             kind = ".*"
-        known = self._kinds.get(kind)
-        if known is None:
+        entry = self._kinds.get(kind)
+        if entry is None:
             self._kinds[kind] = _Kind(1, example)
             return
-        known.count += 1
+        entry.count += 1
         # The smallest one: the example does not depend on the order in which a disk lists.
-        known.example = min(known.example, example)
+        entry.example = min(entry.example, example)
 
     def add_file(self, path: str, read_head: Callable[[], bytes]) -> None:
         """Count a file that is not named like an image; `read_head` gives its first HEAD_BYTES bytes."""

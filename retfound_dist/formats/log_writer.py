@@ -57,6 +57,12 @@ class LogWriter:
             self._upload(lines)
 
     def _upload(self, lines: bytes) -> None:
+        """Append complete lines to a log in a store, which can only write whole files.
+
+        The known content is uploaded again, with the lines. If the stored log has changed since the last
+        upload, it is read and merged first, so that lines of another writer are kept. StorageError where the
+        upload arrives damaged.
+        """
         content = self._content
         if content is None or not self._mark or self._current_mark() != self._mark:
             stored = _read_reliably(self._url)

@@ -90,10 +90,11 @@ def check_same_run(url: str, config: Mapping[str, Any], manifest: Manifest | Non
     # Last, because it may read a weights file of gigabytes.
     changed = [change for change in changed if not _has_same_init_weights(stored, *change)]
     if changed:
-        shown = ", ".join(f"{key} was {was!r} and is now {now!r}" for key, was, now in changed[:5])
+        first_changes = ", ".join(f"{key} was {was!r} and is now {now!r}" for key, was, now in changed[:5])
         more = f" and {len(changed) - 5} more" if len(changed) > 5 else ""
         raise RunConflictError(
-            f"{url} holds another run ({shown}{more}): give this run another run.url, or undo the change"
+            f"{url} holds another run ({first_changes}{more}): "
+            "give this run another run.url, or undo the change"
         )
     if manifest is not None and by_content and (reason := describe_change(stored[SHARD_SET], manifest)):
         raise RunConflictError(f"{url} cannot continue: {reason}, or {new_run_advice(url)}")
@@ -133,13 +134,13 @@ def settings(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _check_known_keys(where: str, config: Mapping[str, Any]) -> None:
     """RunConflictError where the run was begun with settings that this version does not know."""
-    known = set(key_names(PretrainConfig))
+    known_keys = set(key_names(PretrainConfig))
     keys = [
         key
         for key, _ in flatten(config)
         if not key.startswith((*(f"{name}." for name in NON_SETTINGS), *CHANGEABLE_KEYS))
     ]
-    if unknown := [key for key in keys if key not in known]:
+    if unknown := [key for key in keys if key not in known_keys]:
         raise RunConflictError(
             f"{where} has settings that this version does not know ({', '.join(unknown[:5])}): continue with "
             "the version that began the run (events.jsonl names it), or start a new run at another run.url"

@@ -173,15 +173,15 @@ def _commits(
 ) -> list[CommittedStep] | None:
     """Every commit in the run's folder, read only where its file has changed; None where one is damaged."""
     current = {step: marks[path] for path, step in _steps("checkpoints", marks)}
-    known = {commit.step: commit for commit in stored if current.get(commit.step) == commit.mark}
+    commits = {commit.step: commit for commit in stored if current.get(commit.step) == commit.mark}
     try:
-        new = checkpoint_folder.read_commits(url, sorted(current.keys() - known.keys()), tolerated=())
+        new = checkpoint_folder.read_commits(url, sorted(current.keys() - commits.keys()), tolerated=())
     except RetfoundError:
         return None
-    known |= {
+    commits |= {
         commit.step: CommittedStep(commit.step, current[commit.step], commit.generation) for commit in new
     }
-    return [known[step] for step in sorted(known)]
+    return [commits[step] for step in sorted(commits)]
 
 
 def _up_to_date(url: str, stored: RunSummary, marks: Mapping[str, FileState]) -> RunSummary | None:
@@ -279,8 +279,8 @@ def _scores(
     scores = {}
     for path, step in _steps("evaluations", marks):
         mark = marks[path]
-        if (known := stored.get(path)) is not None and known.mark == mark:
-            scores[path] = known
+        if (stored_score := stored.get(path)) is not None and stored_score.mark == mark:
+            scores[path] = stored_score
             continue
         try:
             macro = json_reader.read(storage.join(url, path), score_files.ScoreFile, "")["macro"]

@@ -35,6 +35,7 @@ _KIND_BY_FILE = (
     ("metrics.json", EVALUATION),
 )
 _PACK_COMMAND = "retfound pack configs/pack_folder.toml source.path={url} out.url=SHARDS"
+_ANY_OTHER_KIND = ""
 _ADVICE: dict[str, dict[str, str]] = {
     SHARDS: {
         NOTHING: "check the URL, or pack your images to it first: retfound pack CONFIG.toml out.url={url}",
@@ -42,14 +43,14 @@ _ADVICE: dict[str, dict[str, str]] = {
         IMAGE: f"pack its folder first: {_PACK_COMMAND.replace('{url}', 'IMAGES')}",
         UNFINISHED_SHARDS: "run the same `retfound pack` command again, it continues where it stopped",
         RUN: "give the shard set it was trained on, which is data.shards in its config.json",
-        "": "give a folder that `retfound pack` wrote, or pack your images: "
+        _ANY_OTHER_KIND: "give a folder that `retfound pack` wrote, or pack your images: "
         + _PACK_COMMAND.replace("{url}", "IMAGES"),
     },
     RUN: {
         NOTHING: "check the URL",
         CHECKPOINT: "give the folder of its run, two levels up",
         UNCOMMITTED: "give the folder of its run, two levels up",
-        "": "give a folder that `retfound pretrain` wrote; `retfound runs FOLDER` lists them",
+        _ANY_OTHER_KIND: "give a folder that `retfound pretrain` wrote; `retfound runs FOLDER` lists them",
     },
     WEIGHTS: {
         NOTHING: "check the path, or give `none` or the name of a timm model",
@@ -60,10 +61,10 @@ _ADVICE: dict[str, dict[str, str]] = {
         IMAGES: "give a checkpoint or weights file; images belong in another argument",
         IMAGE: "give a checkpoint or weights file; images belong in another argument",
         MODEL_FOLDER: "give the model.safetensors in it",
-        "": "give a run, a committed checkpoint (it has a COMMIT.json) or a weights file",
+        _ANY_OTHER_KIND: "give a run, a committed checkpoint (it has a COMMIT.json) or a weights file",
     },
 }
-"""Wanted kind -> stored kind -> what to give instead. The empty kind means all others."""
+"""Wanted kind -> stored kind -> what to give instead."""
 _STEP = re.compile(r"^step_\d{8,}$")
 
 
@@ -104,16 +105,20 @@ def not_run_reason(url: str) -> str:
 
 
 def wrong_kind_message(url: str, wanted: str) -> str:
-    """The sentence of an error: `URL is a run, not a shard set: give ...`; `wanted`: SHARDS, RUN or
-    WEIGHTS."""
-    kind, advice = kind_at(url), _ADVICE[wanted]
-    names = {WEIGHTS: "a checkpoint or weights file"}
-    missing_text = "there are no weights at" if wanted == WEIGHTS else "there is nothing at"
-    message = f"{missing_text} {url}" if kind == NOTHING else f"{url} is {kind}"
-    # A damaged set is still a set: "is a shard set, not a shard set" would not help.
-    if kind not in (NOTHING, wanted):
-        message += f", not {names.get(wanted, wanted)}"
-    return f"{message}: {advice.get(kind, advice['']).format(url=url)}"
+    """The text of an error, such as `URL is a run, not a shard set: give the shard set it was trained on`.
+
+    `wanted`: the kind that a command needs there: SHARDS, RUN or WEIGHTS.
+    """
+    stored, advice = kind_at(url), _ADVICE[wanted]
+    wanted_name = "a checkpoint or weights file" if wanted == WEIGHTS else wanted
+    if stored == NOTHING:
+        fault = f"there {'are no weights' if wanted == WEIGHTS else 'is nothing'} at {url}"
+    elif stored == wanted:
+        # A damaged set is still a set: "is a shard set, not a shard set" would not help.
+        fault = f"{url} is {stored}"
+    else:
+        fault = f"{url} is {stored}, not {wanted_name}"
+    return f"{fault}: {advice.get(stored, advice[_ANY_OTHER_KIND]).format(url=url)}"
 
 
 def _kind_of_file(name: str) -> str:

@@ -133,6 +133,7 @@ def have_known_digest(rows: list[tuple[int, ...]], known: Digests) -> NDArray[np
 
 
 def _shard_digests(url: str, shard: Shard) -> ImageDigests:
+    """The digests of a shard's images, from its index file; ManifestError where that is damaged."""
     where = storage.join(url, shard.index.name)
     data = storage.read_bytes(where)
     if storage.bytes_info(data).sha256 != shard.index.sha256:

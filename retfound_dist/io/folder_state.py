@@ -44,6 +44,10 @@ def file_states(url: str, files: frozenset[str], subfolder_files: Mapping[str, s
 def _local_states(
     folder: str, files: frozenset[str], subfolder_files: Mapping[str, str]
 ) -> Iterator[tuple[str, FileState]]:
+    """Path and state of each file of a local folder that is named in `files`, or is in `subfolder_files`.
+
+    `subfolder_files`: name of a subfolder -> name of a file, which is looked for in all its folders.
+    """
     for entry in os.scandir(folder):
         if entry.name in files and entry.is_file():
             yield entry.name, _state_of(entry.stat())

@@ -75,10 +75,10 @@ def _joins_classes(label: str, counts: Mapping[str, int]) -> bool:
         return True
     if _CERTAIN_SEPARATOR.search(label):
         return sum(bool(part.strip()) for part in _CERTAIN_SEPARATOR.split(label)) > 1
-    known = {name.casefold() for name in counts} - {label.casefold()}
+    other_classes = {name.casefold() for name in counts} - {label.casefold()}
     for pattern, enough in ((_LIKELY_SEPARATOR, any), (_POSSIBLE_SEPARATOR, all)):
         parts = [part.casefold() for part in pattern.split(label) if part]
-        if len(parts) > 1 and enough(part in known for part in parts):
+        if len(parts) > 1 and enough(part in other_classes for part in parts):
             return True
     return False
 
@@ -105,14 +105,15 @@ def _missing_labels(counts: Mapping[str, int]) -> list[str]:
 
 
 def _measurements(counts: Mapping[str, int]) -> list[str]:
+    """A complaint where the labels look like a measurement, such as an age; else an empty list."""
     numbers = [label for label in counts if _NUMBER.fullmatch(label)]
     # Half of the labels are enough: a column of ages may have "unknown" among its numbers.
     if 2 * len(numbers) < len(counts) or len(numbers) < 2:
         return []
     values = [float(label.replace(",", ".")) for label in numbers]
-    whole = all(value.is_integer() for value in values)
+    are_integers = all(value.is_integer() for value in values)
     span = max(values) - min(values)
-    if whole and len(numbers) <= MAX_CODES and span <= MAX_CODE_SPAN:
+    if are_integers and len(numbers) <= MAX_CODES and span <= MAX_CODE_SPAN:
         return []
     summary = f"{len(numbers):,} different numbers from {min(values):g} to {max(values):g}"
     return [

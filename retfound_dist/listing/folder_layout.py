@@ -202,6 +202,10 @@ def _check_loose_images(
 
 
 def _ambiguity_notes(image_folders: Sequence[Folders], top_folders: Sequence[str]) -> list[str]:
+    """Notes where the classes may be other folders than the top ones; empty where the layout is clear.
+
+    `image_folders`: for each image the folders above it, from the top.
+    """
     # Notes, not errors: folders of patients or of devices below a class are valid and look the same.
     if len(top_folders) == 1 and all(image_folders):
         return [f"there is only one class folder: every image has the label {printable(top_folders[0])}"]

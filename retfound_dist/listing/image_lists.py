@@ -208,15 +208,15 @@ def _cell_error(
     """The error of a wrong cell. That of a formula names the column as the list does."""
     if not isinstance(error, _FailedFormula):
         return DataError(f"{table.name} line {line}: {error}")
-    read = (*columns.positions.values(), *columns.requested)
-    title = next(table.header[column] for column in read if cells[column] == str(error))
-    what = f"the column {title!r} has {error}, a formula that failed"
-    return DataError(f"{table.name} line {line}: {what}: correct this cell")
+    columns_read = (*columns.positions.values(), *columns.requested)
+    title = next(table.header[column] for column in columns_read if cells[column] == str(error))
+    fault = f"the column {title!r} has {error}, a formula that failed"
+    return DataError(f"{table.name} line {line}: {fault}: correct this cell")
 
 
 def _check_header(table: Table) -> None:
-    known = known_counter(FIELDS)
-    if known(table.header):
+    count_known = known_counter(FIELDS)
+    if count_known(table.header):
         return
     first = next((cell for cell in table.header if _IMAGE_NAME.fullmatch(cell)), None)
     if first:
@@ -225,7 +225,7 @@ def _check_header(table: Table) -> None:
             f"insert a line with the column names above it, such as {HEADER_EXAMPLE}"
         )
     for line, cells in islice(table.rows, 10):
-        if known(cells) > 1:
+        if count_known(cells) > 1:
             raise DataError(f"{table.name}: its header is in line {line}: remove the lines above it")
 
 
@@ -256,8 +256,9 @@ def _cell_value(field: str, text: str) -> Any:
             f"{field} {text!r} is a number that Excel has shortened, so that different numbers "
             "look the same: format the column as text and enter it again"
         )
-    known = text if is_known(text) else ""
-    return {"eye": _eye_value, "slice": _slice_value, "split": _split_value}.get(field, _name_value)(known)
+    known_text = text if is_known(text) else ""
+    parsers = {"eye": _eye_value, "slice": _slice_value, "split": _split_value}
+    return parsers.get(field, _name_value)(known_text)
 
 
 def _name_value(text: str) -> str | None:

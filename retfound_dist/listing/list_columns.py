@@ -200,6 +200,11 @@ def _distance(a: str, b: str) -> int:
 def _check_doubtful(
     table: Table, column: int, positions: Mapping[str, int], fields: Mapping[str, str]
 ) -> None:
+    """DataError where an unknown column may be the patient, or another field that protects the split.
+
+    `column`: its position; `positions`: field -> position of the columns that were recognised; `fields`: the
+    fields that a list may have.
+    """
     title = table.header[column]
     field = similar_field(title, fields)
     if field in GUARDED_FIELDS and field not in positions:
@@ -232,6 +237,10 @@ def _missing_message(
     fields: Mapping[str, str],
     example: str,
 ) -> str:
+    """The text of the error for a table without the columns `missing`; it names titles that look like them.
+
+    `positions` and `fields`: as in `_check_doubtful`; `example`: a header that would do.
+    """
     if not table.header:
         return f"{table.name} is empty: its first line must be a header such as {example}"
     titles = ", ".join(repr(title) for title in table.header)

@@ -38,11 +38,11 @@ def unit_of(
 def patients_of_units(rows: Iterable[tuple[str | None, str | None]]) -> dict[str, str]:
     """Volume or folder -> its patient, where exactly one is known. `rows`: (volume or folder, patient)."""
     # Lists often name the patient of some slices only. The others of the volume must go to the same part.
-    known: dict[str, set[str]] = {}
+    patients_of_unit: dict[str, set[str]] = {}
     for unit, patient in rows:
         if unit is not None and patient is not None:
-            known.setdefault(unit, set()).add(patient)
-    return {unit: next(iter(patients)) for unit, patients in known.items() if len(patients) == 1}
+            patients_of_unit.setdefault(unit, set()).add(patient)
+    return {unit: next(iter(patients)) for unit, patients in patients_of_unit.items() if len(patients) == 1}
 
 
 def least_safe_kind(counts: Mapping[str, int]) -> str:

@@ -327,12 +327,13 @@ def _choose_sheet(
     """
     if not sheets:
         return [], ()
-    known = [title for title, rows in sheets.items() if count_known(rows[0][1])]
-    if len(known) > 1:
+    matching_titles = [title for title, rows in sheets.items() if count_known(rows[0][1])]
+    if len(matching_titles) > 1:
         raise DataError(
-            f"{name} holds lists in {len(known)} sheets ({', '.join(known)}): keep one, or save it as CSV"
+            f"{name} holds lists in {len(matching_titles)} sheets ({', '.join(matching_titles)}): keep one, "
+            "or save it as CSV"
         )
-    title = known[0] if known else next(iter(sheets))
+    title = matching_titles[0] if matching_titles else next(iter(sheets))
     others = [other for other in sheets if other != title]
     notes = (f"{name}: sheet {title!r} is read, not {', '.join(map(repr, others))}",) if others else ()
     return sheets[title], notes

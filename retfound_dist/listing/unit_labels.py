@@ -39,21 +39,22 @@ class UnitLabels:
         labels = [self.labels.get(key, "") for key in keys]
         present = set(keys)
         absent = [" ".join(map(str, key)) for key in self.labels if key not in present]
-        what = " and ".join(self.fields)
+        key_fields = " and ".join(self.fields)
         if not any(labels):
             raise DataError(
                 f"data.labels={self.name}: none of its {len(self.labels):,} labels is for an image of "
-                f"{where}: its {what} must be written as in the set, for example {self._example(images)}"
+                f"{where}: its {key_fields} must be written as in the set, for example "
+                f"{self._example(images)}"
             )
         notes = []
         if missing := labels.count(""):
             first = images[labels.index("")].key
             notes.append(f"{missing:,} of {len(images):,} images are left out: {self.name} has no label for "
-                         f"their {what} (first {first})")  # fmt: skip
+                         f"their {key_fields} (first {first})")  # fmt: skip
         if absent:
-            some = ", ".join(absent[:_MAX_NAMED]) + (", ..." if len(absent) > _MAX_NAMED else "")
+            examples = ", ".join(absent[:_MAX_NAMED]) + (", ..." if len(absent) > _MAX_NAMED else "")
             notes.append(
-                f"{len(absent):,} of {len(self.labels):,} labels of {self.name} have no image: {some}"
+                f"{len(absent):,} of {len(self.labels):,} labels of {self.name} have no image: {examples}"
             )
         return labels, tuple(notes)
 
@@ -61,8 +62,8 @@ class UnitLabels:
         return tuple(getattr(image, field) for field in self.fields)
 
     def _example(self, images: Sequence[ImageOrigin]) -> str:
-        known = Counter(" ".join(map(str, self._key(image))) for image in images)
-        return ", ".join(list(known)[:_MAX_NAMED])
+        count_by_key = Counter(" ".join(map(str, self._key(image))) for image in images)
+        return ", ".join(list(count_by_key)[:_MAX_NAMED])
 
 
 def read_unit_labels(path: str) -> UnitLabels:

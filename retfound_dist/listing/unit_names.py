@@ -89,10 +89,10 @@ def index_units(origins: Sequence[ImageOrigin], unit: str) -> UnitIndex:
     # Lists often name the eye of some slices only. All slices of a volume are of one eye.
     eyes = patients_of_units((_volume_id(one), one.eye) for one in origins)
     ids = [_unit_id(one, one.eye or eyes.get(_volume_id(one) or ""), unit) for one in origins]
-    named = _names_of(ids, unit)
-    names = tuple(sorted(set(named.values())))
+    name_of_id = _names_of(ids, unit)
+    names = tuple(sorted(set(name_of_id.values())))
     place = {name: number for number, name in enumerate(names)}
-    unit_of_image_N = np.array([place[named[one]] for one in ids], dtype=np.int64)
+    unit_of_image_N = np.array([place[name_of_id[one]] for one in ids], dtype=np.int64)
     fallbacks = tuple((kind, one.key) for one, (kind, *_) in zip(origins, ids, strict=True) if kind != unit)
     return UnitIndex(unit, names, unit_of_image_N, fallbacks)
 
@@ -115,14 +115,14 @@ def _volume_id(one: ImageOrigin) -> str | None:
 
 def _names_of(ids: Iterable[tuple[str, ...]], unit: str) -> Mapping[tuple[str, ...], str]:
     """A name for each unit, and no name twice."""
-    known = dict.fromkeys(ids)
-    volumes = Counter(name for kind, name, *_ in known if kind == VOLUME)
+    distinct_ids = dict.fromkeys(ids)
+    volumes = Counter(name for kind, name, *_ in distinct_ids if kind == VOLUME)
     names = {}
-    for one in known:
-        kind, name, *more = one
+    for one in distinct_ids:
+        kind, name, *owner = one
         if kind == EYE or (kind == VOLUME and volumes[name] > 1):
             # A volume with its patient in front; an eye with its side behind.
-            name = " ".join([name, *more] if kind == EYE else [*filter(None, more), name])
+            name = " ".join([name, *owner] if kind == EYE else [*filter(None, owner), name])
         names[one] = name if kind == unit else f"{kind} {name}"
     return _without_repeats(names)
 
@@ -132,10 +132,10 @@ def _without_repeats(names: Mapping[tuple[str, ...], str]) -> Mapping[tuple[str,
 
     Volume `1` of patient `p` and a volume that is called `p 1` would be one unit otherwise.
     """
-    taken, counts = set(names.values()), Counter(names.values())
+    used_names, counts = set(names.values()), Counter(names.values())
     unique = dict(names)
     for one in sorted(one for one, name in names.items() if counts[name] > 1):
-        number = next(n for n in count(1) if f"{names[one]} ({n})" not in taken)
+        number = next(n for n in count(1) if f"{names[one]} ({n})" not in used_names)
         unique[one] = f"{names[one]} ({number})"
-        taken.add(unique[one])
+        used_names.add(unique[one])
     return unique

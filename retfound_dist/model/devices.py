@@ -97,13 +97,13 @@ def driver_version(root: str = "/") -> str:
 
 
 def _unusable_message(signs: list[str], root: str) -> str:
-    given = f"GPUs are there ({', '.join(signs[:3])})" if signs else "train.device=cuda"
+    reason_for_gpu = f"GPUs are there ({', '.join(signs[:3])})" if signs else "train.device=cuda"
     driver = driver_version(root) or "none found"
     build = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
     return (
-        f"{socket.gethostname()}: {given}, but torch {torch.__version__} ({build}; NVIDIA driver: {driver}) "
-        f"cannot use them: {_reason()}. Install a driver and a torch that fit, or compute on the CPU "
-        f"(train.device=cpu, or {VISIBLE}= for any command)"
+        f"{socket.gethostname()}: {reason_for_gpu}, but torch {torch.__version__} ({build}; NVIDIA driver: "
+        f"{driver}) cannot use them: {_reason()}. Install a driver and a torch that fit, or compute on the "
+        f"CPU (train.device=cpu, or {VISIBLE}= for any command)"
     )
 
 

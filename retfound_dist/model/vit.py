@@ -70,6 +70,7 @@ def build_encoder(shape: EncoderShape, image_size: int, variant: VitVariant = PL
 def _make_vit(
     shape: EncoderShape, image_size: int, variant: VitVariant, drop_path_rate: float = 0.0, **options: Any
 ) -> VisionTransformer:
+    """timm's ViT of this shape, with the deviations of `variant`; `options`: more of timm's arguments."""
     norm_layer = partial(nn.LayerNorm, eps=NORM_EPS)
     model = VisionTransformer(
         img_size=image_size,

@@ -72,8 +72,8 @@ def known_device(name: str) -> Device | None:
 
 def is_same_model(name: str, device: str) -> bool:
     """Whether torch's name of a GPU is of the model of `device` (a name in `DEVICES`), with any memory."""
-    known = known_device(name)
-    return known is not None and _model_name(known.name) == _model_name(device)
+    device_of_name = known_device(name)
+    return device_of_name is not None and _model_name(device_of_name.name) == _model_name(device)
 
 
 def _model_name(device: str) -> str:

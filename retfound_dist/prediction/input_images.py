@@ -114,16 +114,16 @@ def with_known_patients(images: Sequence[InputImage]) -> tuple[list[InputImage],
 
 def label_notes(listing: InputListing, classes: Iterable[str]) -> tuple[str, ...]:
     """Sentences on labels, which are not used, and on those that the classifier does not know."""
-    known = sorted(set(classes))
-    if not listing.labels or not (listing.labels_are_certain or set(listing.labels) & set(known)):
+    class_names = sorted(set(classes))
+    if not listing.labels or not (listing.labels_are_certain or set(listing.labels) & set(class_names)):
         return ()
     text = "the labels of the images are not used (`retfound evaluate` with external.path scores them)"
-    if unknown := [label for label in listing.labels if label not in known]:
+    if unknown := [label for label in listing.labels if label not in class_names]:
         more = f" and {len(unknown) - 10:,} more" if len(unknown) > 10 else ""
         return (
             text,
             f"labels that are no class of the classifier: {', '.join(unknown[:10])}{more} "
-            f"(its classes: {', '.join(known)})",
+            f"(its classes: {', '.join(class_names)})",
         )
     return (text,)
 

@@ -101,8 +101,8 @@ def _list_files(sources: Sequence[str], on_progress: Callable[[int, int], None] 
         scans = list_file("", path, None, "device", links="anywhere")
         notes.append(f"{scans[0].origin.split()[0]} is {source}")
         images += map(device_input, scans)
-    more = len(notes) - MAX_NAMED_FILES
-    notes = [*notes[:MAX_NAMED_FILES], *([f"and {more:,} more device files"] if more > 0 else [])]
+    unnamed = len(notes) - MAX_NAMED_FILES
+    notes = [*notes[:MAX_NAMED_FILES], *([f"and {unnamed:,} more device files"] if unnamed > 0 else [])]
     return InputListing(images, (*notes, *experimental_notes(formats)))
 
 

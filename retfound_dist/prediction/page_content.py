@@ -104,10 +104,10 @@ def page_summary(
 
 def page_image(table: PredictionTable, row: int, pixels: Pixels, maps: Mapping[int, Floats]) -> PageImage:
     """The card of one image. `maps`: the heat map (G, G) of some outputs, over the image (S, S)."""
-    known, spread = table.predictions.facts[row], float(table.seed_spread_N[row])
+    scan, spread = table.predictions.facts[row], float(table.seed_spread_N[row])
     return PageImage(
         key=table.predictions.keys[row],
-        facts=image_facts_line(known.patient, known.eye, known.volume, known.slice),
+        facts=image_facts_line(scan.patient, scan.eye, scan.volume, scan.slice),
         title=_title(table, row),
         groups=_groups_of(table, row),
         bars=_bars(table, row),
@@ -195,6 +195,7 @@ def _count_tables(table: PredictionTable) -> list[CountTable]:
 
 
 def _label_tables(table: PredictionTable, rows: Sequence[int]) -> list[CountTable]:
+    """Two tables of counts for labels: the images of each label, and the labels of an image."""
     groups = [_groups_of(table, row) for row in rows]
     counts = Counter(name for names in groups for name in names)
     sizes = Counter(0 if names == (NO_LABEL,) else len(names) for names in groups)
@@ -228,6 +229,7 @@ def _number_tables(table: PredictionTable, rows: Sequence[int]) -> list[CountTab
 
 
 def _score_sentences(facts: ClassifierFile) -> list[str]:
+    """The main score of the evaluation that made the classifier, and a warning if it scored other units."""
     kind, unit, lines = str(facts.task["kind"]), facts.unit["kind"], []
     score = "auroc" if kind == MULTICLASS else DECISIVE[kind][0]
     value, span = facts.scores.get("macro", {}).get(score), facts.scores.get("ci95", {}).get(score)

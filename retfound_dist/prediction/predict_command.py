@@ -142,7 +142,8 @@ def _write_units(
     """The table of units in place of images."""
     units = predict_units(predictions, facts, options.unit, list(pools))
     table = prediction_table(units.predictions, facts, calibrated=options.calibrated)
-    write_table(replace(table, more={"images": units.images, "deciding": units.deciding}), options.out)
+    unit_columns = {"images": units.images, "deciding": units.deciding}
+    write_table(replace(table, unit_columns=unit_columns), options.out)
     for note in units.notes:
         show.say(f"note: {note}")
     show.say(f"{options.out}: {plural(len(table.predicted), options.unit)} ({table.summary})")

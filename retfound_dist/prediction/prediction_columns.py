@@ -114,6 +114,7 @@ def label_entropy(probabilities_NT: Floats) -> Floats:
 def _class_table(
     predictions: ImagePredictions, facts: ClassifierFile, *, calibrated: bool
 ) -> PredictionTable:
+    """The table for classes. The predicted class has the highest raw probability, calibrated or not."""
     raw_SNC = predictions.probabilities_SNC
     raw_NC = mean_of_seeds(facts, raw_SNC, calibrated=False)
     probabilities_NC = mean_of_seeds(facts, raw_SNC, calibrated=calibrated)
@@ -136,6 +137,7 @@ def _class_table(
 
 
 def _label_table(predictions: ImagePredictions, facts: ClassifierFile, task: TaskFacts) -> PredictionTable:
+    """The table for labels: an image has each label whose probability reaches the label's threshold."""
     probabilities_NT = mean_of_seeds(facts, predictions.probabilities_SNC, calibrated=True)
     thresholds_T = threshold_values(task.targets, facts.thresholds)
     predicted = _readable(predictions, joined_labels(task.targets, thresholds_T, probabilities_NT))
@@ -157,6 +159,7 @@ def _label_table(predictions: ImagePredictions, facts: ClassifierFile, task: Tas
 
 
 def _number_table(predictions: ImagePredictions, facts: ClassifierFile, task: TaskFacts) -> PredictionTable:
+    """The table for one number of an image."""
     numbers_N1 = mean_of_seeds(facts, predictions.probabilities_SNC, calibrated=True)
     numbers_N = numbers_N1[:, 0]
     spread_N = _spread(predictions.probabilities_SNC[:, :, 0])
@@ -181,6 +184,7 @@ def _number_table(predictions: ImagePredictions, facts: ClassifierFile, task: Ta
 
 
 def _grade_table(predictions: ImagePredictions, facts: ClassifierFile, task: TaskFacts) -> PredictionTable:
+    """The table for grades: the predicted grade, the mean grade, and the probability of each."""
     raw_SNK = predictions.probabilities_SNC
     probabilities_NK = mean_of_seeds(facts, raw_SNK, calibrated=True)
     predicted = _readable(

@@ -91,6 +91,7 @@ class PartFolder:
 
 
 def _read_part(url: str) -> PredictedPart | None:
+    """A part that an earlier process has predicted; None where it is missing or damaged."""
     try:
         arrays = read_npz(url)
         texts = json_reader.parse(arrays["texts"].tobytes(), _Texts, url, "")

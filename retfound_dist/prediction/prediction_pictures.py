@@ -140,10 +140,10 @@ def _pictures(
 ) -> Iterator[Pictured]:
     """The pictures of these rows, in their order."""
     interpolation = classifier.backbone.preparation.interpolation
-    wanted = [images[row] for row in rows]
+    chosen_images = [images[row] for row in rows]
     waiting: list[tuple[int, Pixels]] = []
     # Closed in any case, because that ends the workers.
-    with closing(read_images(wanted, workers, classifier.image_size, interpolation)) as results:
+    with closing(read_images(chosen_images, workers, classifier.image_size, interpolation)) as results:
         for row, (_, prepared) in zip(rows, results, strict=True):
             # It was readable before: its file has changed meanwhile, and its row gets no picture.
             if prepared.pixels is not None:

@@ -26,11 +26,11 @@ from retfound_dist.prediction.prediction_run import ImagePredictions
 from retfound_dist.runtime.optional_packages import import_parquet
 
 ENDINGS = (".csv", ".parquet")
-BEFORE = ("key", "patient", "eye", "volume", "slice")
-AFTER = "reason"
+IDENTITY_COLUMNS = ("key", "patient", "eye", "volume", "slice")
+REASON_COLUMN = "reason"
 """Columns before and after those of `PredictionTable.columns`."""
 COMMAND = "predict"
-_HEAD = ",".join([*BEFORE, "predicted"]).encode()
+_HEADER_START = ",".join([*IDENTITY_COLUMNS, "predicted"]).encode()
 Column = Sequence[str] | NDArray[np.float64]
 
 
@@ -59,8 +59,8 @@ class PredictionTable:
     """What was predicted how often, in brackets behind the number of images."""
     thresholds_T: Floats = field(default_factory=lambda: np.empty(0))
     """Of labels: at or above it a label is predicted. Empty for other kinds."""
-    more: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """Further columns of text, before the reason."""
+    unit_columns: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Columns of text before the reason, only where a row is a volume, an eye or a patient."""
 
 
 def check_may_write(out: str, force: bool) -> None:
@@ -79,7 +79,7 @@ def _has_our_header(out: str) -> bool:
     return (
         storage.exists(out)
         and not storage.is_folder(out)
-        and storage.read_ends(out, len(_HEAD)).startswith(_HEAD)
+        and storage.read_ends(out, len(_HEADER_START)).startswith(_HEADER_START)
     )
 
 
@@ -96,10 +96,11 @@ def write_table(table: PredictionTable, out: str) -> None:
 
 def header(table: PredictionTable) -> list[str]:
     """The names of all columns."""
-    return [*BEFORE, *table.columns, *table.more, AFTER]
+    return [*IDENTITY_COLUMNS, *table.columns, *table.unit_columns, REASON_COLUMN]
 
 
 def _write_csv(table: PredictionTable, path: str) -> None:
+    """Write the table as CSV. A file name that is not UTF-8 keeps its bytes."""
     with open(path, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header(table))
@@ -107,19 +108,21 @@ def _write_csv(table: PredictionTable, path: str) -> None:
 
 
 def _text_rows(table: PredictionTable) -> Iterator[list[str]]:
+    """The cells of each row as text; empty where a value is not known."""
     predictions, digits = table.predictions, table.digits
 
     def text(value: str | np.float64) -> str:
         return value if isinstance(value, str) else "" if np.isnan(value) else f"{value:.{digits}f}"
 
-    columns = [*table.columns.values(), *table.more.values()]
-    for row, (key, known) in enumerate(zip(predictions.keys, predictions.facts, strict=True)):
-        place = "" if known.slice is None else str(known.slice)
-        names = [key, known.patient or "", known.eye or "", known.volume or "", place]
-        yield [*names, *(text(column[row]) for column in columns), predictions.reasons[row]]
+    columns = [*table.columns.values(), *table.unit_columns.values()]
+    for row, (key, scan) in enumerate(zip(predictions.keys, predictions.facts, strict=True)):
+        slice_text = "" if scan.slice is None else str(scan.slice)
+        identity = [key, scan.patient or "", scan.eye or "", scan.volume or "", slice_text]
+        yield [*identity, *(text(column[row]) for column in columns), predictions.reasons[row]]
 
 
 def _write_parquet(table: PredictionTable, path: str) -> None:
+    """Write the table as a Parquet file: numbers as numbers, all else as strings, unknown values as null."""
     arrow, parquet = import_parquet("give a name that ends in .csv")
     predictions = table.predictions
 
@@ -137,15 +140,15 @@ def _write_parquet(table: PredictionTable, path: str) -> None:
     facts = predictions.facts
     columns = {
         "key": texts(predictions.keys),
-        "patient": texts([known.patient for known in facts]),
-        "eye": texts([known.eye for known in facts]),
-        "volume": texts([known.volume for known in facts]),
-        "slice": arrow.array([known.slice for known in facts], arrow.int64()),
+        "patient": texts([scan.patient for scan in facts]),
+        "eye": texts([scan.eye for scan in facts]),
+        "volume": texts([scan.volume for scan in facts]),
+        "slice": arrow.array([scan.slice for scan in facts], arrow.int64()),
         **{
             name: numbers(column) if isinstance(column, np.ndarray) else texts(column)
-            for name, column in {**table.columns, **table.more}.items()
+            for name, column in {**table.columns, **table.unit_columns}.items()
         },
-        AFTER: texts(predictions.reasons),
+        REASON_COLUMN: texts(predictions.reasons),
     }
     metadata = {"made_by": output_files.mark(COMMAND)}
     parquet.write_table(arrow.table(columns).replace_schema_metadata(metadata), path)

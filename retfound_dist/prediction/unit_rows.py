@@ -63,8 +63,9 @@ def predict_units(
     `pools`: the attention head of each seed, if there are any; then `images` must have features. Unreadable
     images do not count.
     """
-    known = zip(images.keys, images.facts, strict=True)
-    everything = index_units([NamedImage(key, one.patient, one.volume, one.eye) for key, one in known], unit)
+    named_scans = zip(images.keys, images.facts, strict=True)
+    all_images = [NamedImage(key, scan.patient, scan.volume, scan.eye) for key, scan in named_scans]
+    everything = index_units(all_images, unit)
     _check_known(everything, len(images.keys), unit)
     readable_N = np.array([not reason for reason in images.reasons])
     places_N = np.flatnonzero(readable_N)
@@ -129,8 +130,8 @@ def _common_facts(facts: Sequence[ScanFacts]) -> ScanFacts:
     """What all images of a unit have in common."""
 
     def common(values: list[str | None]) -> str | None:
-        known = {value for value in values if value is not None}
-        return known.pop() if len(known) == 1 else None
+        distinct = {value for value in values if value is not None}
+        return distinct.pop() if len(distinct) == 1 else None
 
     return ScanFacts(
         common([one.patient for one in facts]),

@@ -175,10 +175,10 @@ def _read_batch(
 def _checked(images: PreparedImages, skip_unreadable: bool) -> PreparedImages:
     """The same images; DataError where some are missing and that was not allowed."""
     if images.skipped and not skip_unreadable:
-        named = "; ".join(f"{key}: {reason}" for key, reason in images.skipped[:_NAMED])
+        examples = "; ".join(f"{key}: {reason}" for key, reason in images.skipped[:_NAMED])
         more = f"; and {len(images.skipped) - _NAMED} more" if len(images.skipped) > _NAMED else ""
         raise DataError(
             f"{len(images.skipped)} of {len(images) + len(images.skipped)} images cannot be read "
-            f"({named}{more}): replace them, or leave them out with skip_unreadable=True"
+            f"({examples}{more}): replace them, or leave them out with skip_unreadable=True"
         )
     return images

@@ -108,8 +108,8 @@ def parse(data: bytes, kind: type[T], where: str, remedy: str, *, format: int | 
     if len(data) > MAX_BYTES:
         raise RecordError(f"{where} has more than {MAX_BYTES:,} bytes and is not read; {remedy}")
     data = data.removeprefix(BOM)
-    if format is None and (known := _parse_in_one_pass(data, kind)) is not None:
-        return known
+    if format is None and (fast_value := _parse_in_one_pass(data, kind)) is not None:
+        return fast_value
     try:
         tree = _parse_tree(data)
         _check_format(tree, where, 1 if format is None else format, needed=format is not None)

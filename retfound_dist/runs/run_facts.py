@@ -130,8 +130,8 @@ class RunFacts:
     @property
     def best_score(self) -> Score | None:
         """The evaluation with the highest score."""
-        known = [score for score in self.scores if score.value() is not None]
-        return max(known, key=lambda score: score.value() or 0.0, default=None)
+        scored = [score for score in self.scores if score.value() is not None]
+        return max(scored, key=lambda score: score.value() or 0.0, default=None)
 
     @cached_property
     def list_values(self) -> dict[str, Any]:

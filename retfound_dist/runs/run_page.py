@@ -195,6 +195,7 @@ def _score_row(step: int, metrics: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _start_rows(run: RunFacts) -> list[dict[str, str]]:
+    """A row for each start of the run: its steps, its ranks, and why it ended."""
     starts = [event for event in run.events if event["event"] == "start"]
     rows_of_starts = []
     for start, next_start in zip(starts, [*starts[1:], None], strict=False):
@@ -277,6 +278,10 @@ def _version_table(run: RunFacts) -> list[tuple[str, str]]:
 
 
 def _index_row(url: str, run: RunFacts, differences: Mapping[str, Any]) -> dict[str, str]:
+    """The texts of a run's row on the index page.
+
+    `url`: the folder of all runs; `differences`: the settings in which this run differs from others.
+    """
     values, best = run.list_values, run.best_score
     return {
         "id": run_id(url, run.url),

@@ -70,19 +70,21 @@ class BatchPlan:
         return sum(self.counts)
 
     def batch(self, step: int) -> SampleRefs:
-        """The global batch of a step (0 is the first), in slot order: `global_batch` samples.
+        """The global batch of a step (0 is the first): `global_batch` samples, in the order of their slots.
 
         The samples of a window are sorted by shard. If a batch spans two windows, both are spread evenly over
         the slots. A rank has consecutive slots, so it reads the same few shards throughout a window.
         """
+        # Positions in the sequence of all epochs, and then places in their epoch.
         positions = np.arange(step * self.global_batch, (step + 1) * self.global_batch)
         epochs, places = np.divmod(positions, self.samples)
         parts = [self._locate(int(e), places[epochs == e]) for e in np.unique(epochs)]
-        shard, index, fraction = (np.concatenate(column) for column in zip(*parts, strict=True))
-        # Stable, so that equal fractions have the same order on every machine.
-        slots = np.argsort(fraction, kind="stable")
-        starts = np.concatenate([[0], np.cumsum(self.counts)[:-1]])
-        return SampleRefs(epochs, shard, index, starts[shard] + index)._reorder(slots)
+        shard, index, slot_fraction = (np.concatenate(column) for column in zip(*parts, strict=True))
+        # A sample's fraction says where in the batch its slot is: 0 is the first slot, 1 the end. Stable, so
+        # that equal fractions have the same order on every machine.
+        order = np.argsort(slot_fraction, kind="stable")
+        first_samples = np.concatenate([[0], np.cumsum(self.counts)[:-1]])
+        return SampleRefs(epochs, shard, index, first_samples[shard] + index)._reorder(order)
 
     def windows(self, step: int) -> list[tuple[int, int]]:
         """The (epoch, window) pairs that a step reads from, in order."""
@@ -102,11 +104,15 @@ class BatchPlan:
         return [int(s) for s in order[window * self.window : (window + 1) * self.window]]
 
     def _locate(self, epoch: int, places: Ints) -> tuple[Ints, Ints, NDArray[np.float64]]:
-        """Shard, index and relative position in the slots (0 to 1) of ascending places in an epoch."""
+        """For n samples at ascending places (n,) of an epoch: their shards, indices in these, slot fractions.
+
+        All have the shape (n,). A slot fraction is the relative position of a sample's slot in the batch,
+        between 0 and 1.
+        """
         bounds = _epoch_order(self.counts, self.seed, self.window, epoch)[1]
         window_of_place = np.searchsorted(bounds, places, side="right") - 1
         shard, index = np.empty_like(places), np.empty_like(places)
-        fraction = np.empty(len(places))
+        slot_fraction = np.empty(len(places))
         for window in np.unique(window_of_place):
             in_window = window_of_place == window
             rank, shards, indices = _window_order(self.counts, self.seed, self.window, epoch, int(window))
@@ -114,8 +120,8 @@ class BatchPlan:
             local = local[np.argsort(rank[local], kind="stable")]
             shard[in_window], index[in_window] = shards[local], indices[local]
             # + 0.5, so that samples of two windows mix evenly and neither has all first or last slots.
-            fraction[in_window] = (np.arange(len(local)) + 0.5) / len(local)
-        return shard, index, fraction
+            slot_fraction[in_window] = (np.arange(len(local)) + 0.5) / len(local)
+        return shard, index, slot_fraction
 
 
 def generator(seed: int, purpose: int, epoch: int, item: int) -> np.random.Generator:

@@ -345,8 +345,8 @@ def _report_grace(context: RunContext, rank_zero: RankZeroState, measured: SaveT
     """Show how long a save takes when the run is asked to stop, and how long it may take."""
     model, train, world = context.config.model, context.config.train, context.group.world
     state, weights = model_shapes.state_bytes(model, train.precision), 4 * model_shapes.parameter_count(model)
-    need = measured or save_time.expected_save_time(state, weights, world.size // world.local_size)
-    line, warning_lines = save_time.save_time_lines(rank_zero.graces, need, train.grace_s)
+    expected = measured or save_time.expected_save_time(state, weights, world.size // world.local_size)
+    line, warning_lines = save_time.save_time_lines(rank_zero.graces, expected, train.grace_s)
     context.display.say(line)
     for warning in warning_lines:
         context.display.warn(warning)

@@ -197,6 +197,7 @@ def _build_model(context: RunContext, commit: Commit | None) -> MaskedAutoencode
     model = MaskedAutoencoder(config.model, config.train.activation_checkpointing)
 
     def load_weights() -> str:
+        """Load these tensors, if any; returns a line on what was loaded, or an empty text."""
         if commit is not None:
             return restore.read_untrained(model, commit, context.scratch)
         if config.model.init == "none":

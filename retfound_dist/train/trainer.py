@@ -51,12 +51,12 @@ class RankZeroState:
     graces_checked: bool = False
     """Whether they were compared with the duration of a save."""
 
-    def grace_warnings(self, need: SaveTime, grace_s: float) -> list[str]:
+    def grace_warnings(self, save_time: SaveTime, grace_s: float) -> list[str]:
         """Warnings if a save takes longer than it may; only once in each start."""
         if self.graces_checked:
             return []
         self.graces_checked = True
-        return grace_warnings(self.graces, need, grace_s)
+        return grace_warnings(self.graces, save_time, grace_s)
 
     def fault(self) -> str:
         """Why the run cannot continue; empty if it can."""
@@ -205,8 +205,8 @@ class Trainer:
         if saving and self.held_out:
             row["held_out_loss"] = self._held_out_loss(done, self.held_out)
         if self.rank_zero and self.saver.save_duration_s:
-            need = SaveTime(rates["step_s"] + self.saver.save_duration_s, "as measured")
-            for line in self.rank_zero.grace_warnings(need, schedule.config.train.grace_s):
+            measured = SaveTime(rates["step_s"] + self.saver.save_duration_s, "as measured")
+            for line in self.rank_zero.grace_warnings(measured, schedule.config.train.grace_s):
                 self.display.warn(line)
         self._records = []
         show_step(self.display, row, self.schedule.steps, self.saver.last_committed)

@@ -145,11 +145,12 @@ def name_parts(path: str, label: str | None) -> list[str]:
 
 def _find_signs(part: str) -> frozenset[str]:
     """Returns the kinds of identifying text that a part of a name looks like."""
-    known, may_be_date, may_be_identifier, _ = _shape(part.translate(_ZEROS))
+    certain_signs, may_be_date, may_be_identifier, _ = _shape(part.translate(_ZEROS))
     if not (may_be_date or may_be_identifier) or is_published_name(part):
-        return known
+        return certain_signs
     date = {DATE} if may_be_date and holds_date(part) else frozenset()
-    return known | date | ({IDENTIFIER} if may_be_identifier and holds_identifier(part) else frozenset())
+    identifier = {IDENTIFIER} if may_be_identifier and holds_identifier(part) else frozenset()
+    return certain_signs | date | identifier
 
 
 @lru_cache(maxsize=4096)

@@ -129,8 +129,8 @@ def notes_without_names(listing: SourceListing, *, nameless: bool) -> tuple[str,
     safe_notes = [note for note in short_notes if note and not _holds_words(note, words)]
     removed = len(short_notes) - len(safe_notes)
     notes = f"{removed:,} note" if removed == 1 else f"{removed:,} notes"
-    more = f"not shown: {notes} with names of files or folders"
-    return (*safe_notes, more) if removed else tuple(safe_notes)
+    hidden_note = f"not shown: {notes} with names of files or folders"
+    return (*safe_notes, hidden_note) if removed else tuple(safe_notes)
 
 
 def without_names(text: str, scan: Scan) -> str:

@@ -24,10 +24,11 @@ def count_straddling(scans: Iterable[Scan]) -> int:
 
 def known_in_words(counts: Mapping[str, Any]) -> str:
     """Returns `patient known for 16 of 20 images`; empty for sets of versions that did not count this."""
-    known, images = counts.get("patient_known"), counts["samples"]
-    if known is None:
+    with_patient, images = counts.get("patient_known"), counts["samples"]
+    if with_patient is None:
         return ""
-    return f"patient known for {'all' if known == images else f'{known:,} of'} {images:,} images"
+    amount = "all" if with_patient == images else f"{with_patient:,} of"
+    return f"patient known for {amount} {images:,} images"
 
 
 def split_in_words(counts: Mapping[str, int]) -> str:
@@ -54,17 +55,17 @@ def _parts_sentence(sources: Mapping[str, Any]) -> str:
     if len(counted) < len(sources):
         return "An older version packed some sources: whether a patient is in two parts is not known."
     images = sum(source["samples"] for source in counted)
-    known = sum(source["patient_known"] for source in counted)
+    with_patient = sum(source["patient_known"] for source in counted)
     if not any(source.get("split_by") for source in counted):
-        return f"There are no parts. The patient is known for {known:,} of {images:,} images."
+        return f"There are no parts. The patient is known for {with_patient:,} of {images:,} images."
     straddling = sum(source.get("straddling", 0) for source in counted)
     if straddling:
         return f"{straddling:,} patients are in two parts: scores on these parts will be too high."
-    if known == images:
+    if with_patient == images:
         several = " (patients of different sources count as different people)" if len(counted) > 1 else ""
         return f"No patient is in two parts: every image's patient is known and was checked{several}."
-    unknown = f"The patient is not known for {images - known:,} of {images:,} images"
-    if not known:
+    unknown = f"The patient is not known for {images - with_patient:,} of {images:,} images"
+    if not with_patient:
         unknown = "No patient is known"
     kinds: Counter[str] = Counter()
     for source in counted:

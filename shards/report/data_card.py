@@ -109,16 +109,17 @@ def histogram_lines(histogram: Sequence[int]) -> list[str]:
     """Draws the histogram of levels 0 to 255 in BARS rows of text."""
     width = len(histogram) // BARS
     counts = [sum(histogram[at : at + width]) for at in range(0, len(histogram), width)]
-    total, most = sum(counts) or 1, max(counts) or 1
+    total, largest = sum(counts) or 1, max(counts) or 1
     rows = [
         f"{at * width:3d}-{at * width + width - 1:3d}  {100 * count / total:5.1f} %  "
-        + "#" * round(BAR_WIDTH * count / most)
+        + "#" * round(BAR_WIDTH * count / largest)
         for at, count in enumerate(counts)
     ]
     return ["Share of all pixels by level:", "", "```", *(row.rstrip() for row in rows), "```"]
 
 
 def _source_lines(sources: Mapping[str, Any]) -> Iterator[str]:
+    """The table of the sources, and the notes on each."""
     yield "| source | kind | images | patients | volumes | left out | labels |"
     yield "|---|---|--:|--:|--:|--:|---|"
     for name, source in sources.items():
@@ -146,6 +147,7 @@ def _part_lines(shards: Sequence[Mapping[str, Any]], config: PackConfig) -> Iter
 
 
 def _image_lines(image: Mapping[str, Any]) -> Iterator[str]:
+    """Size, colour, encoding and levels of the images. `image`: the entry `image` of the manifest."""
     size = f"{image['median_height']} x {image['median_width']}"
     yield f"- median size {size} pixels (height x width); no image was enlarged"
     yield f"- {image['grey']:,} grey, {image['colour']:,} colour"
@@ -204,6 +206,7 @@ def _near_duplicate_lines(near: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _burnt_in_lines(tree: Mapping[str, Any]) -> Iterator[str]:
+    """What a sample of the images shows of frames and of marks that all images share."""
     yield "Some images of each source were checked:"
     yield ""
     for name, (count, checked) in _escaped(tree["framed"]).items():

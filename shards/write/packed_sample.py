@@ -114,6 +114,10 @@ def make_sample(scan: Scan, *, image: PackImage) -> PackedSample | Skipped:
 
 
 def _packed_sample(scan: Scan, stored: StoredImage, extra: Mapping[str, Any]) -> PackedSample:
+    """The bytes of an image in the tar, and all that index and manifest record of it.
+
+    `extra`: further fields of its JSON.
+    """
     height, width = stored.pixels.shape[:2]
     tree: dict[str, Any] = {**scan.json_fields(), **extra, "height": height, "width": width}
     fields = json.dumps(tree, separators=(",", ":")).encode()

@@ -135,9 +135,9 @@ def psnr(error: int, pixels: int) -> float | None:
 
 def median(counts: Counter[int]) -> int:
     """The lower median of counted values."""
-    half, seen = (counts.total() + 1) // 2, 0
+    half, pixels_below = (counts.total() + 1) // 2, 0
     for value in sorted(counts):
-        seen += counts[value]
-        if seen >= half:
+        pixels_below += counts[value]
+        if pixels_below >= half:
             return value
     raise ValueError("no values")

@@ -38,6 +38,7 @@ class Task:
 
     @model_validator(mode="after")
     def _fits_its_kind(self) -> Task:
+        """ValueError where `targets` or `grades` are missing for the kind of task, or are not for it."""
         if self.kind == MULTICLASS and (self.targets or self.grades):
             raise ValueError(
                 "task.targets and task.grades are for other kinds than multiclass: set task.kind to "

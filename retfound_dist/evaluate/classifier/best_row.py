@@ -47,8 +47,8 @@ def _val_score(row: ComparedRow) -> float:
         kept["attention"]["val_auroc"] if "attention" in kept else scores.get((kept["seed"], kept["epoch"]))
         for kept in row.metrics["per_seed"]
     ]
-    known = [value for value in values if value is not None]
-    return float(np.mean(known)) if known and len(known) == len(values) else _UNKNOWN
+    defined = [value for value in values if value is not None]
+    return float(np.mean(defined)) if defined and len(defined) == len(values) else _UNKNOWN
 
 
 def keep_best_classifier(config: CompareConfig, rows: Mapping[str, ComparedRow]) -> None:

@@ -100,6 +100,7 @@ def resolve(url: str) -> str:
 
 
 def _missing_message(url: str) -> str:
+    """The text of the error for a URL without a classifier: what is there, and what to give instead."""
     kind = url_kinds.kind_at(url)
     if kind in (url_kinds.CHECKPOINT, url_kinds.RUN, url_kinds.WEIGHTS, url_kinds.MODEL_FOLDER):
         return (
@@ -114,8 +115,8 @@ def _missing_message(url: str) -> str:
         )
     if kind == url_kinds.COMPARISON:
         return f"{url} is a comparison: give the classifier of one of its rows, {url}/ROW/classifier"
-    found = "there is nothing at" if kind == url_kinds.NOTHING else f"{kind} is at"
-    return f"{found} {url}: give the folder classifier/ that `retfound evaluate` has written"
+    what_is_there = "there is nothing at" if kind == url_kinds.NOTHING else f"{kind} is at"
+    return f"{what_is_there} {url}: give the folder classifier/ that `retfound evaluate` has written"
 
 
 def read(url: str) -> ClassifierFile:

@@ -92,6 +92,10 @@ def _thresholds(
     val_probabilities_VM: Floats | None,
     settings: Clinical,
 ) -> list[Threshold]:
+    """The threshold for each target of the settings, chosen on the V units of val.
+
+    Without a val part every threshold is None, with the reason.
+    """
     truth_V = score_V = None
     if val_labels_V is not None and val_probabilities_VM is not None:
         truth_V = question.truth(val_labels_V)
@@ -115,6 +119,10 @@ def _question_entry(
     resampled: CutCounts,
     settings: Clinical,
 ) -> dict[str, Any]:
+    """The JSON of one question: its operating points, with rates and intervals on test; its decision curve.
+
+    `once`: the counts at each cut on test itself (R = 1); `resampled`: those of the R bootstrap resamples.
+    """
     question = cuts.question
     curve_T = np.searchsorted(cuts.thresholds_T, THRESHOLDS)
     curves = (
@@ -148,7 +156,7 @@ def _test_rates(
     if threshold.value is None:
         return None
     question, place = cuts.question, int(np.searchsorted(cuts.thresholds_T, threshold.value))
-    one, many = (
+    of_test, of_resamples = (
         TwoByTwo(counts.true_TR[place], counts.false_TR[place], counts.positives_R, counts.negatives_R)
         for counts in (once, resampled)
     )
@@ -157,7 +165,7 @@ def _test_rates(
     chosen = {"sensitivity": truth_N, "specificity": ~truth_N, "ppv": called_N, "npv": ~called_N}
     units = {rate: images.units_among(chosen_N) for rate, chosen_N in chosen.items()}
     prevalence = question.prevalence(settings.prevalence)
-    return rate_entries(one, many, units, question.name, prevalence, images.unit)
+    return rate_entries(of_test, of_resamples, units, question.name, prevalence, images.unit)
 
 
 def _test_roc(

@@ -100,17 +100,21 @@ def _point_table(
 
 
 def _point_cells(question: Mapping[str, Any], point: Mapping[str, Any], stated: bool) -> list[Cell]:
+    """The cells of a row of the table of operating points.
+
+    `stated`: whether the table has PPV and NPV at a stated prevalence.
+    """
     test, reason = point["test"], point["reason"]
     cells = [text_cell(f"{question['positives']:,}"), number_cell(point["threshold"], reason=reason)]
     if test is None:
         cells += [text_cell("-", reason) for _ in range(len(_RATES) + 2 * stated)]
     else:
         cells += [number_cell(test[r], test["ci95"][r], test["undefined"].get(r)) for r in _RATES]
-        there = test.get("at_prevalence")
+        at_prevalence = test.get("at_prevalence")
         if stated:
             cells += [
-                number_cell(there[r], there["ci95"][r], there["undefined"].get(r))
-                if there
+                number_cell(at_prevalence[r], at_prevalence["ci95"][r], at_prevalence["undefined"].get(r))
+                if at_prevalence
                 else text_cell("-", "no prevalence of this class is stated")
                 for r in ("ppv", "npv")
             ]

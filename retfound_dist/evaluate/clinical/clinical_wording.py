@@ -33,7 +33,11 @@ def explanations(unit: str = IMAGE) -> tuple[str, ...]:
 
 
 def clinical_sentences(clinical: Mapping[str, Any]) -> list[str]:
-    """What temperature scaling changed, and where acting by the classifier is useful."""
+    """What temperature scaling changed, and where acting by the classifier is useful.
+
+    `clinical`: the part `clinical` of metrics.json. The usefulness is a sentence only where there is a single
+    question (positive or not); of several questions the decision curves show it.
+    """
     change, temperature = clinical["calibration"]["change"]["brier"], clinical["temperature"]
     if temperature == 1:
         lines = [
@@ -53,7 +57,10 @@ def clinical_sentences(clinical: Mapping[str, Any]) -> list[str]:
 
 
 def describe_usefulness(question: Mapping[str, Any]) -> str:
-    """Where the classifier is clearly better than treating everybody, and than treating nobody."""
+    """Where the classifier is clearly better than treating everybody, and than treating nobody.
+
+    `question`: one entry of `clinical.questions` in metrics.json.
+    """
     ranges = [
         percent(low) if low == high else f"{percent(low)} to {percent(high)}"
         for low, high in question["decision_curve"]["useful"]

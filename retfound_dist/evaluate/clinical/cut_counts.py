@@ -117,6 +117,10 @@ class _PreparedQuestion:
         self._read_roc(chunk, into, resamples_R)
 
     def _read_roc(self, chunk: Chunk, into: CutCounts, resamples_R: NDArray[np.int64]) -> None:
+        """Read the test ROC of some resamples at the fixed rates into columns `resamples_R` of `into`.
+
+        For a fixed specificity that is the highest sensitivity that reaches it, and the other way round.
+        """
         if not self.cuts.specificities and not self.cuts.sensitivities:
             return
         positive_VR, negative_VR = self.ranking.counts(chunk)

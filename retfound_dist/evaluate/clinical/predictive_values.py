@@ -51,9 +51,11 @@ class TwoByTwo:
 
 def predictive_values(sensitivity: Floats, specificity: Floats, prevalence: float) -> tuple[Floats, Floats]:
     """PPV and NPV at a prevalence, of the shape of the rates; NaN where no image is called so."""
-    found, healthy_called = sensitivity * prevalence, (1 - specificity) * (1 - prevalence)
-    cleared, missed = specificity * (1 - prevalence), (1 - sensitivity) * prevalence
-    return _ratio(found, found + healthy_called), _ratio(cleared, cleared + missed)
+    # Shares of all images.
+    true_positive, false_positive = sensitivity * prevalence, (1 - specificity) * (1 - prevalence)
+    true_negative, false_negative = specificity * (1 - prevalence), (1 - sensitivity) * prevalence
+    ppv = _ratio(true_positive, true_positive + false_positive)
+    return ppv, _ratio(true_negative, true_negative + false_negative)
 
 
 def rate_entries(

@@ -87,8 +87,8 @@ def has_groups_of(scores: Mapping[str, Any], part: SplitPart, entries: Sequence[
     `scores`: metrics.json, or its `external`.
     """
     groupings = group_part(part, entries)
-    known = scores.get("subgroups", {}).get("fingerprint")
-    return bool(known == (fingerprint(groupings) if groupings else None))
+    stored_fingerprint = scores.get("subgroups", {}).get("fingerprint")
+    return bool(stored_fingerprint == (fingerprint(groupings) if groupings else None))
 
 
 def _power(images: ScoredImages, comparisons: int) -> list[str]:
@@ -110,9 +110,9 @@ def _column(
 ) -> dict[str, Any]:
     """One column: `column`, `reference` and `groups`, each group with counts, scores and gaps."""
     members = {name: np.flatnonzero(grouping.group_N == i) for i, name in enumerate(grouping.names)}
-    known = [name for name in members if name not in REST_GROUPS]
+    real_groups = [name for name in members if name not in REST_GROUPS]
     # The first of equally large groups. There is none where test has no image with a known value.
-    reference = max(known, key=lambda name: len(members[name])) if known else None
+    reference = max(real_groups, key=lambda name: len(members[name])) if real_groups else None
     groups, resampled = {}, {}
     raw_NM = images.raw_NM
     for place, (name, members_G) in enumerate(members.items()):
@@ -131,9 +131,13 @@ def _column(
 def _counts(
     images: ScoredImages, patients: Sequence[str | None], members_G: NDArray[np.int64]
 ) -> dict[str, Any]:
+    """The sizes of a group, and the reason why it is too small to be scored, or None.
+
+    `members_G`: indices of its images. The number of patients is None where one of them is not known.
+    """
     owners = {patients[i] for i in members_G}
     labels_G = images.labels_N[members_G]
-    few = (
+    too_few = (
         f"it has only {plural(len(members_G), images.unit)}, fewer than {MIN_IMAGES}"
         if len(members_G)
         else f"it has no {images.unit}"
@@ -143,7 +147,7 @@ def _counts(
         "patients": None if None in owners else len(owners),
         "units": len(np.unique(images.units_N[members_G])),
         "per_class": {name: int((labels_G == c).sum()) for c, name in enumerate(images.classes)},
-        "reason": None if len(members_G) >= MIN_IMAGES else few,
+        "reason": None if len(members_G) >= MIN_IMAGES else too_few,
     }
 
 
@@ -160,7 +164,7 @@ def _scores(
     return {
         "scores": {name: macro[name] for name in SCORES},
         "ci95": {name: _interval(macro[name], values_R) for name, values_R in resampled.items()},
-        "undefined": {name: why for name, why in macro["undefined"].items() if name in SCORES},
+        "undefined": {name: reason for name, reason in macro["undefined"].items() if name in SCORES},
     }
 
 

@@ -164,7 +164,7 @@ def write_comparison(
         tree["sentences"] += shots_sentences(shots, plan)
     plots = [*label_efficiency.efficiency_plots(by_share), *shots_plots(shots)]
     tables = shots_tables(shots)
-    page = comparison_page(rows, tree["sentences"], more=plots, ties=tree["ties"], more_tables=tables)
+    page = comparison_page(rows, tree["sentences"], lead_plots=plots, ties=tree["ties"], more_tables=tables)
     storage.write_text(report_url(config), page)
     scores = {name: row.metrics for name, row in rows.items()}
     storage.write_text(

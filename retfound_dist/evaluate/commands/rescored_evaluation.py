@@ -38,11 +38,11 @@ def with_clinical_settings(
     draws = bootstrap.draw_units(test.patients, test.keys, test.units, config.bootstrap)
     predicted = evaluation.seed_probabilities_SNC, draws
     add_clinical_scores(tree, data, config, predicted, val_probabilities_VC, None, show)
-    asked = to_dict(config)
+    requested = to_dict(config)
     tree["config"] = {
         **tree["config"],
-        "clinical": asked["clinical"],
-        "data": {**tree["config"]["data"], "subgroups": asked["data"]["subgroups"]},
+        "clinical": requested["clinical"],
+        "data": {**tree["config"]["data"], "subgroups": requested["data"]["subgroups"]},
     }
     evaluation.metrics.clear()
     evaluation.metrics.update(tree)
@@ -62,7 +62,7 @@ def _write(url: str, evaluation: Evaluation) -> None:
 
 def _is_current(evaluation: Evaluation, data: LabelledSet, config: EvaluateConfig) -> bool:
     """Whether the settings are those of the evaluation, and every test image is in the same subgroup."""
-    asked, made = to_dict(config), evaluation.metrics["config"]
-    if made.get("clinical") != asked["clinical"]:
+    requested, stored = to_dict(config), evaluation.metrics["config"]
+    if stored.get("clinical") != requested["clinical"]:
         return False
     return has_groups_of(evaluation.metrics, data.parts["test"], config.data.subgroups)

@@ -181,7 +181,7 @@ def check_budget(
     """DataError where no image can be read, or where more images cannot be used than the budget allows."""
     if not skipped:
         return
-    named = "; ".join(f"{key}: {reason}" for key, reason in skipped[:_MAX_NAMED])
+    examples = "; ".join(f"{key}: {reason}" for key, reason in skipped[:_MAX_NAMED])
     if unreadable == items:
         key, reason = skipped[-1]
         raise DataError(
@@ -191,7 +191,7 @@ def check_budget(
     if len(skipped) > budget:
         raise DataError(
             f"{len(skipped)} images of {where} cannot be used, more than data.bad_sample_budget="
-            f"{budget} ({named}): repair them or raise the budget"
+            f"{budget} ({examples}): repair them or raise the budget"
         )
 
 
@@ -215,6 +215,10 @@ def check_labels(labels: Sequence[str], config: EvalData) -> None:
 def _check_classes(
     classes: Sequence[str], items: Sequence[LabelledImage], where: str, notes: Sequence[str]
 ) -> None:
+    """DataError for fewer than two classes, or for a class without an image in train or test.
+
+    `where`: the set, for messages, which end with the first `notes`.
+    """
     if len(classes) < 2:
         raise DataError(
             f"{where} has fewer than two classes ({', '.join(classes) or 'none'}): "

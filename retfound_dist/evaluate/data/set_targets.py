@@ -116,10 +116,10 @@ def _unknown_notes(
     ]
     if left_out:
         targets = " or ".join(map(repr, unknown_counts))
-        named = ", ".join(left_out[:_MAX_NAMED])
+        examples = ", ".join(left_out[:_MAX_NAMED])
         more = f" and {len(left_out) - _MAX_NAMED:,} more" if len(left_out) > _MAX_NAMED else ""
         count_text = f"{len(left_out):,} of {images:,} images"
-        notes.append(f"{count_text} have no value of {targets} and are left out ({named}{more})")
+        notes.append(f"{count_text} have no value of {targets} and are left out ({examples}{more})")
     return tuple(notes)
 
 

@@ -99,6 +99,7 @@ def parse_subgroups(entries: Sequence[str]) -> tuple[SubgroupColumn, ...]:
 
 
 def _parse_entry(entry: str) -> SubgroupColumn:
+    """One entry of `data.subgroups`: `sex`, or a column with ranges such as `age:0-50,50+`."""
     name, colon, text = (part.strip() for part in entry.rpartition(":"))
     # A column may have a colon in its name. Only digits and signs after the last colon are ranges.
     if not colon or not _RANGES.fullmatch(text):
@@ -118,15 +119,15 @@ def _parse_entry(entry: str) -> SubgroupColumn:
 
 
 def _parse_range(text: str, entry: str) -> NumberRange:
-    if found := _FROM.fullmatch(text):
-        return NumberRange(text, float(found[1]), math.inf)
-    found = _BETWEEN.fullmatch(text)
-    if not found or float(found[1]) >= float(found[2]):
+    if match := _FROM.fullmatch(text):
+        return NumberRange(text, float(match[1]), math.inf)
+    match = _BETWEEN.fullmatch(text)
+    if not match or float(match[1]) >= float(match[2]):
         raise ConfigError(
             f"data.subgroups: {text!r} in {entry!r} is not a range: write it as age:0-50,50-70,70+, "
             "the smaller number first"
         )
-    return NumberRange(text, float(found[1]), float(found[2]))
+    return NumberRange(text, float(match[1]), float(match[2]))
 
 
 def requested_columns(columns: Sequence[SubgroupColumn]) -> tuple[str, ...]:
@@ -144,10 +145,10 @@ def check_subgroups(columns: Sequence[SubgroupColumn], images: Sequence[Describe
                 "fill the column, or leave it out of data.subgroups"
             )
         if not column.ranges and len(values) > MAX_GROUPS:
-            some = ", ".join(sorted(values)[:_MAX_NAMED])
+            examples = ", ".join(sorted(values)[:_MAX_NAMED])
             raise DataError(
                 f"data.subgroups: {column.column!r} of {where} has {len(values):,} different values "
-                f"({some}, ...), more than {MAX_GROUPS}: give ranges such as "
+                f"({examples}, ...), more than {MAX_GROUPS}: give ranges such as "
                 f"{column.column}:0-50,50-70,70+, or a column with fewer values"
             )
 

@@ -74,7 +74,10 @@ def _probe_sentence(entries: Sequence[Entry], name: str, probe: str) -> str:
 
 
 def _verdict(entry: Entry, name: str, method: str, metric: str) -> int:
-    """1 or -1 where a row is better or worse than random weights by more than chance, else 0."""
+    """1 or -1 where a row is better or worse than random weights by more than chance, else 0.
+
+    `entry`: one number of training units; `name`: the row; `method`: a probe or fine-tuning.
+    """
     for line in entry["against_none"]:
         if (line["row"], line["method"], line["metric"]) == (name, method, metric) and line["real"]:
             return 1 if line["difference"] > 0 else -1
@@ -164,6 +167,7 @@ def _capitalize(text: str) -> str:
 
 
 def _table(entries: Sequence[Entry], metric: str) -> dict[str, Any]:
+    """The table of one metric: a line for each row and method, a column for each number of training units."""
     none = next((line["none"] for line in entries[0]["against_none"]), None)
     marks = (
         f" \u2191 \u2193: better or worse than \u201c{none}\u201d by more than chance "

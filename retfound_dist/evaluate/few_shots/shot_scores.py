@@ -53,11 +53,11 @@ class ShotPlan:
         notes = []
         shots_by_text: dict[str, list[int]] = {}
         for shots, classes in self.short_classes.items():
-            named = ", ".join(f"{name} has only {count}" for name, count in classes.items())
-            shots_by_text.setdefault(named, []).append(shots)
-        for named, numbers in shots_by_text.items():
+            shortages = ", ".join(f"{name} has only {count}" for name, count in classes.items())
+            shots_by_text.setdefault(shortages, []).append(shots)
+        for shortages, numbers in shots_by_text.items():
             notes.append(
-                f"with {list_numbers(numbers)} {self.unit}s a class: {named} in train, "
+                f"with {list_numbers(numbers)} {self.unit}s a class: {shortages} in train, "
                 "and all of them are used in every draw"
             )
         for shots in self.left_out:

@@ -253,6 +253,10 @@ class _Training:
     def _step(
         self, epoch: int, step: int, lr: float, images_B3SS: Tensor, targets: Tensor
     ) -> tuple[Tensor, int]:
+        """One update at the rate `lr` on a batch of B images (B, 3, S, S); returns its loss and B.
+
+        The loss stays on the device: reading it would make each step wait.
+        """
         for group in self.optimizer.param_groups:
             group["lr"] = lr * group["lr_scale"]
         images = self.backbone.preparation.normalise(images_B3SS.to(self.device, non_blocking=True))

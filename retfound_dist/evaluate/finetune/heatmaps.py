@@ -98,8 +98,10 @@ def _attention_layers(model: Any) -> list[Any]:
     """The attention of every block, in order; none where a block has another kind, or attends in windows."""
     layers = [getattr(block, "attn", None) for block in getattr(model, "blocks", ())]
     # Plain blocks over all tokens, as in timm's ViT, EVA and DINOv3. Hiera's blocks see parts of the image.
-    known = getattr(model, "num_prefix_tokens", None) is not None
-    if known and all(hasattr(layer, "fused_attn") and hasattr(layer, "attn_drop") for layer in layers):
+    has_token_count = getattr(model, "num_prefix_tokens", None) is not None
+    if has_token_count and all(
+        hasattr(layer, "fused_attn") and hasattr(layer, "attn_drop") for layer in layers
+    ):
         return layers
     return []
 

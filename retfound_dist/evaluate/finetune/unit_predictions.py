@@ -61,9 +61,10 @@ def uses_attention(data: LabelledSet, recipe: Finetune) -> bool:
 def head_inputs(
     model: Any, backbone: Backbone, images: Sequence[Pixels], *, batch: int, bf16: bool
 ) -> Features:
-    """(N, D) in fp32: what the network gives its classifier for images (S, S).
+    """Features (N, D) in fp32: the input of the network's classifier, for grey images (S, S).
 
-    `batch`: every forward pass has so many images, as when the test part is predicted.
+    `batch`: number of images in each forward pass, which must be the one that predicts the test part. The
+    last pass is filled up with black images: the last bits of a result can depend on the size of a pass.
     """
     model.eval()
     device = next(model.parameters()).device

@@ -39,16 +39,16 @@ def worst_mistakes(
     """
     test, probabilities_NC = data.parts["test"], result.probabilities
     predicted_N = probabilities_NC.argmax(1)
-    shown = worst_indices(test.labels, probabilities_NC)
+    worst = worst_indices(test.labels, probabilities_NC)
     tree: dict[str, Any] = {
         "seed": result.seed,
         "wrong": int((predicted_N != test.labels).sum()),
         "images": [],
     }
-    if not shown:
+    if not worst:
         return tree
-    maps = heat_maps(model, backbone, [test.images[i] for i in shown], [int(predicted_N[i]) for i in shown])
-    for row, i in enumerate(shown):
+    maps = heat_maps(model, backbone, [test.images[i] for i in worst], [int(predicted_N[i]) for i in worst])
+    for row, i in enumerate(worst):
         class_probabilities = zip(data.classes, probabilities_NC[i], strict=True)
         tree["images"].append(
             {

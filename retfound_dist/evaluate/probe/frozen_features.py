@@ -80,9 +80,10 @@ def cached_features(
     pass of the encoder.
     """
     if of_whole_set and data.selection:
-        whole = cached_features(start, data.selection.whole, parts, folder, on_progress)
+        whole_train = cached_features(start, data.selection.whole, parts, folder, on_progress)
         return {
-            name: rows[data.selection.indices_N] if name == TRAIN else rows for name, rows in whole.items()
+            name: rows[data.selection.indices_N] if name == TRAIN else rows
+            for name, rows in whole_train.items()
         }
     where, identity = storage.join(folder, CACHE), _identity(start, data)
     cached = _read(where, identity)

@@ -169,8 +169,8 @@ class _Images:
     @property
     def methods(self) -> list[str]:
         """The methods of `probe.kinds` that can be fitted, in the order of `METHODS`."""
-        known = METHODS if self.read_tokens else (LINEAR, NEIGHBOURS)
-        return [method for method in known if method in self.probe.kinds]
+        possible_methods = METHODS if self.read_tokens else (LINEAR, NEIGHBOURS)
+        return [method for method in possible_methods if method in self.probe.kinds]
 
     def predict(self, fitted: NDArray[np.int64], tested: NDArray[np.int64]) -> dict[str, Floats]:
         """Probabilities (N, C) of the tested images by each method."""

@@ -63,7 +63,8 @@ from retfound_dist.io import output_files
 def evaluation_page(evaluation: Evaluation, alarms: Sequence[str] = ()) -> str:
     """The page of one evaluation. `alarms` are shown in red at the top."""
     metrics = evaluation.metrics
-    one = {"": evaluation}
+    # Tables and plots take the rows of a comparison. This page has one row, which needs no name.
+    row, metrics_of_row = {"": evaluation}, {"": metrics}
     return render(
         title=f"Evaluation on {metrics['data']['path']}",
         subtitle=f"Starting weights: {wording.describe_start(metrics['checkpoint'])}",
@@ -75,32 +76,32 @@ def evaluation_page(evaluation: Evaluation, alarms: Sequence[str] = ()) -> str:
         ],
         warnings=wording.warnings(metrics),
         tables=[
-            score_table("macro", {"": metrics}),
-            score_table("legacy", {"": metrics}),
-            *probe_tables({"": metrics}),
-            *external_tables({"": metrics}),
-            *backbone_tables({"": metrics}),
+            score_table("macro", metrics_of_row),
+            score_table("legacy", metrics_of_row),
+            *probe_tables(metrics_of_row),
+            *external_tables(metrics_of_row),
+            *backbone_tables(metrics_of_row),
         ],
         lead=[],
         plots=[
-            *pretraining_plots({"": metrics}),
+            *pretraining_plots(metrics_of_row),
             *finetune_plots(evaluation),
             *class_plots(evaluation),
-            *mean_plots(one),
+            *mean_plots(row),
             *(
                 replace(plot, title=title, note=f"{plot.note}. {note}")
-                for title, note, plots in _plot_sections(one)
+                for title, note, plots in _plot_sections(row)
                 for plot in plots
             ),
         ],
         sections=[],
         panels=_clinical_panels(evaluation),
-        reconstructions=reconstruction_blocks(one),
-        mistakes=mistake_groups(one),
+        reconstructions=reconstruction_blocks(row),
+        mistakes=mistake_groups(row),
         rows=[class_details("", evaluation), *external_details("", evaluation)],
         own_plots={},
         left_out=0,
-        facts=_setup_facts(one),
+        facts=_setup_facts(row),
     )
 
 
@@ -108,19 +109,19 @@ def comparison_page(
     rows: Mapping[str, Evaluation],
     sentences: Sequence[str],
     alarms: Sequence[str] = (),
-    more: Sequence[Plot] = (),
+    lead_plots: Sequence[Plot] = (),
     ties: Ties | None = None,
     more_tables: Sequence[dict[str, Any]] = (),
 ) -> str:
     """The page of several evaluations that differ in their starting weights.
 
     `rows`: name of the row -> its evaluation. `sentences`: what the comparison showed. `alarms` are shown in
-    red. `more` and `more_tables` follow the usual plots at the top and the usual tables. `ties`: the rows
-    that get a mark, because they may equal the best one.
+    red. `lead_plots` follow the usual plots at the top, `more_tables` the usual tables. `ties`: the rows that
+    get a mark, because they may equal the best one.
     """
     context = comparison_context(rows, ties)
     context["tables"] = [*context["tables"], *more_tables]
-    context["lead"] = [*context["lead"], *more]
+    context["lead"] = [*context["lead"], *lead_plots]
     name, evaluation = next(iter(rows.items()))
     first = evaluation.metrics
     test = describe_test_part(first) + (f" of {first['patients']} patients" if first["patients"] else "")
@@ -171,7 +172,7 @@ def comparison_context(rows: Mapping[str, Evaluation], ties: Ties | None = None)
 
 
 def empty_context() -> dict[str, Any]:
-    """The context without an evaluation."""
+    """What the page's template needs, all of it empty. A page replaces the entries that it has."""
     lists = (
         "warnings",
         "tables",
@@ -264,10 +265,10 @@ def _recipe_facts(rows: Mapping[str, Evaluation]) -> list[tuple[str, str]]:
 def _pretraining_facts(rows: Mapping[str, Evaluation]) -> list[tuple[str, str]]:
     """The number of images of the set that the weights of each row were pretrained on."""
     return [
-        (f"Seen in pretraining{name and f', “{name}”'}", wording.pretrained_note(seen))
+        (f"Seen in pretraining{name and f', “{name}”'}", wording.pretrained_note(overlap))
         for name, row in rows.items()
         if row.metrics["checkpoint"]["kind"] != NONE
-        and (seen := row.metrics["checkpoint"].get("pretrained_on"))
+        and (overlap := row.metrics["checkpoint"].get("pretrained_on"))
     ]
 
 

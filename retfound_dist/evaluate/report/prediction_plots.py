@@ -109,12 +109,14 @@ def feature_plots(rows: Mapping[str, Evaluation]) -> list[Plot]:
         features = row.pictures.get("features")
         if not features or len(features["points"]) != len(row.labels_N):
             continue
-        shown = _spread_indices(len(row.labels_N))
+        chosen_rows = _spread_indices(len(row.labels_N))
         first, second = (f"{share:.0%} of the variance" for share in features["explained"])
-        count = f"{len(shown):,}" + (f" of {len(row.labels_N):,}" if len(shown) < len(row.labels_N) else "")
+        count = f"{len(chosen_rows):,}" + (
+            f" of {len(row.labels_N):,}" if len(chosen_rows) < len(row.labels_N) else ""
+        )
         points_N2 = np.array(features["points"])
         svg = figures.scatter_chart(
-            points_N2[shown], row.labels_N[shown], f"PC 1, {first}", f"PC 2, {second}"
+            points_N2[chosen_rows], row.labels_N[chosen_rows], f"PC 1, {first}", f"PC 2, {second}"
         )
         plots.append(
             Plot(
@@ -160,12 +162,12 @@ def decision_plots(clinical: Mapping[str, Any]) -> list[Plot]:
         x, model, everybody = x[:end], model[:end], everybody[:end]
         # Treating everybody has a very negative benefit at high thresholds, which would hide everything else.
         floor = -0.25 * max(model.max(), everybody.max(), 0.01)
-        shown = everybody >= floor
+        in_frame = everybody >= floor
         spans = np.array([span or [value, value] for span, value in zip(curve["ci95"], model, strict=False)])
         low, high = np.maximum(spans, floor).T
         lines = [
             Line(x, np.maximum(model, floor), 0, band=(low, high)),
-            Line(x[shown], everybody[shown], 1),
+            Line(x[in_frame], everybody[in_frame], 1),
             Line(x, np.zeros(len(x)), 2),
         ]
         svg, usefulness = (

@@ -43,9 +43,10 @@ def class_curves(evaluation: Evaluation) -> list[Curves]:
     unit_weights, curves = Chunk(np.ones((1, len(evaluation.labels_N)), np.uint8)), []
     for c, ranking in evaluation.rankings.items():
         true_V, false_V = (counts_VR[:, 0] for counts_VR in ranking.counts(unit_weights))
-        seen = true_V + false_V > 0
+        has_calls_V = true_V + false_V > 0
         roc = _visible_points(np.append(0, false_V / false_V[-1]), np.append(0, true_V / true_V[-1]))
-        pr = _visible_points(true_V[seen] / true_V[-1], true_V[seen] / (true_V + false_V)[seen])
+        recall_V = true_V[has_calls_V] / true_V[-1]
+        pr = _visible_points(recall_V, true_V[has_calls_V] / (true_V + false_V)[has_calls_V])
         curves.append(Curves(class_line(*roc, c), class_line(*pr, c)))
     return curves
 

@@ -124,8 +124,8 @@ def write(url: str, evaluation: Evaluation, data: LabelledSet, report: str) -> N
     storage.write_text(storage.join(url, REPORT), report)
     # Before metrics.json: where that exists, the classifier beside it is the one that it describes.
     if evaluation.classifier:
-        kept = evaluation.classifier
-        classifier_file.write(classifier_file.classifier_url(url), kept.fields, kept.seeds)
+        classifier = evaluation.classifier
+        classifier_file.write(classifier_file.classifier_url(url), classifier.fields, classifier.seeds)
     else:
         classifier_file.delete(classifier_file.classifier_url(url))
     storage.write_json(storage.join(url, METRICS), evaluation.metrics)

@@ -207,7 +207,7 @@ def scores(
 
 
 def intervals(resampled: ResampledScores) -> dict[str, dict[str, Interval]]:
-    """The percentile interval of each score."""
+    """The percentile interval of each score, under the same two keys as in `resampled`: kind, then score."""
     return {
         kind: {name: interval(values) for name, values in group.items()} for kind, group in resampled.items()
     }

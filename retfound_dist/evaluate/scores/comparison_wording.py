@@ -16,11 +16,11 @@ _LISTED_APART = 2
 
 def describe_best(name: str, metric: str, best_score: str, lines: Sequence[Difference]) -> str:
     """The best row on one metric, and its differences from the other rows."""
-    known = [line for line in lines if line["difference"] is not None]
-    if known and len(known) == len(lines) and not any(_differs(line) for line in lines):
+    scored_lines = [line for line in lines if line["difference"] is not None]
+    if scored_lines and len(scored_lines) == len(lines) and not any(_differs(line) for line in lines):
         return f"All rows have the same {LABELS[metric]}, {best_score}."
     sentences = [f"{_quote(name)} has the best {LABELS[metric]}, {best_score}."]
-    clear, unclear = ([line for line in known if line["real"] == real] for real in (True, False))
+    clear, unclear = ([line for line in scored_lines if line["real"] == real] for real in (True, False))
     if clear:
         ahead = [
             f"{_quote(line['other'])} by {format_score(line['difference'], line['ci95'])}"

@@ -266,7 +266,7 @@ def _finite_or_none(value: Any) -> float | None:
 
 def best_value(values: Sequence[float | None], name: str) -> float | None:
     """The best value of a score: the highest, or the lowest of losses and errors; None without values."""
-    known = [value for value in values if value is not None]
-    if not known:
+    defined = [value for value in values if value is not None]
+    if not defined:
         return None
-    return min(known) if name in LOWER_IS_BETTER else max(known)
+    return min(defined) if name in LOWER_IS_BETTER else max(defined)

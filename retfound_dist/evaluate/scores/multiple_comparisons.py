@@ -37,11 +37,11 @@ def smallest_bootstrap_p(resamples: int) -> float:
 
 def adjust_by_holm(p_values: Sequence[float | None]) -> list[float | None]:
     """Holm's adjusted p of each comparison, in the order given. None stays None and is not counted."""
-    known = sorted((p, place) for place, p in enumerate(p_values) if p is not None)
+    ranked_p = sorted((p, place) for place, p in enumerate(p_values) if p is not None)
     adjusted: list[float | None] = [None] * len(p_values)
     largest = 0.0
-    for rank, (p, place) in enumerate(known):
+    for rank, (p, place) in enumerate(ranked_p):
         # The maximum so far: a larger p never gets a smaller adjusted p.
-        largest = max(largest, min(1.0, (len(known) - rank) * p))
+        largest = max(largest, min(1.0, (len(ranked_p) - rank) * p))
         adjusted[place] = largest
     return adjusted

@@ -66,7 +66,7 @@ class Segments:
 
 
 def group_by_number(numbers_N: Indices) -> tuple[Indices, Segments]:
-    """The distinct numbers in rising order, and the images that have each of them."""
+    """The D distinct numbers in rising order (D,), and D segments: the images that have each of them."""
     order = np.argsort(numbers_N, kind="stable")
     distinct, begins = np.unique(numbers_N[order], return_index=True)
     return distinct, Segments(order, np.append(begins, len(order)))
@@ -87,16 +87,18 @@ class Ranking:
         return Ranking(*(Segments(units_N[s.order], s.ends) for s in (self.positives, self.negatives)))
 
     def at_most(self, scores: int) -> Ranking:
-        """The same, divided at no more than so many of the positives' scores, evenly spread: enough for a
-        figure."""
-        known = len(self.positives.ends) // 2 - 1
-        if known <= scores:
+        """The same, divided at no more than `scores` of the positives' distinct scores: enough for a figure.
+
+        They are evenly spread over the ranking.
+        """
+        distinct_scores = len(self.positives.ends) // 2 - 1
+        if distinct_scores <= scores:
             return self
-        kept = np.linspace(0, known - 1, scores).round().astype(np.int64)
+        chosen_scores = np.linspace(0, distinct_scores - 1, scores).round().astype(np.int64)
 
         def divide(segments: Segments) -> Segments:
             first, last = segments.ends[:1], segments.ends[-1:]
-            begins_and_ends = segments.ends[1:-1].reshape(-1, 2)[kept].ravel()
+            begins_and_ends = segments.ends[1:-1].reshape(-1, 2)[chosen_scores].ravel()
             return Segments(segments.order, np.concatenate([first, begins_and_ends, last]))
 
         return Ranking(divide(self.positives), divide(self.negatives))

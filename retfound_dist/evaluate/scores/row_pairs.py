@@ -35,9 +35,9 @@ def pair_differences(metrics: Sequence[str], scores: RowScores, resampled: RowRe
             for one, other in combinations(scores, 2)
         ]
         adjusted = multiple_comparisons.adjust_by_holm([line["p"] for line in lines])
-        known = sum(p is not None for p in adjusted)
+        comparisons = sum(p is not None for p in adjusted)
         for line, p_holm in zip(lines, adjusted, strict=True):
-            line |= {"p_holm": p_holm, "comparisons": known}
+            line |= {"p_holm": p_holm, "comparisons": comparisons}
         pairs += lines
     return pairs
 

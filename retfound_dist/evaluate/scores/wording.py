@@ -50,8 +50,8 @@ def describe_start(checkpoint: Mapping[str, Any]) -> str:
     if checkpoint["step"] is None:
         part = f" ({checkpoint['part']})" if checkpoint.get("part") else ""
         return f"the weights file {checkpoint['url']}{part}"
-    seen = f"step {checkpoint['step']:,}, {checkpoint['samples']:,} images seen"
-    return f"the checkpoint {checkpoint['url']} ({seen})"
+    progress = f"step {checkpoint['step']:,}, {checkpoint['samples']:,} images seen"
+    return f"the checkpoint {checkpoint['url']} ({progress})"
 
 
 def summary(metrics: Mapping[str, Any]) -> list[str]:
@@ -133,8 +133,8 @@ def set_warnings(metrics: Mapping[str, Any]) -> list[str]:
     if pretrained := pretrained_warning(metrics["checkpoint"].get("pretrained_on")):
         sentences.append(pretrained)
     if metrics["skipped"]:
-        named = "; ".join(f"{row['key']}: {row['reason']}" for row in metrics["skipped"][:5])
-        sentences.append(f"{len(metrics['skipped'])} images were left out ({named})")
+        examples = "; ".join(f"{row['key']}: {row['reason']}" for row in metrics["skipped"][:5])
+        sentences.append(f"{len(metrics['skipped'])} images were left out ({examples})")
     return sentences
 
 
@@ -243,8 +243,9 @@ def describe_external(tree: Mapping[str, Any]) -> str:
         f"{images} from another set, none used for fine-tuning; class of the model = its labels: {pairs}"
     ]
     if tree["left_out"]:
-        named = ", ".join(f"{label} {count}" for label, count in tree["left_out"].items())
-        clauses.append(f"{sum(tree['left_out'].values())} images with unmapped labels are left out ({named})")
+        counts = ", ".join(f"{label} {count}" for label, count in tree["left_out"].items())
+        total = sum(tree["left_out"].values())
+        clauses.append(f"{total} images with unmapped labels are left out ({counts})")
     if tree["dropped_classes"]:
         dropped = ", ".join(tree["dropped_classes"])
         clauses.append(f"probabilities of {dropped} are dropped and the rest is scaled to sum to 1")

@@ -175,15 +175,15 @@ def _existing_row(
 
     `row`: the name of a row of a comparison, with a colon.
     """
-    found = read_matching(start, data, config, force, show.warn, read_task_metrics, read_task)
-    if not found:
+    evaluation = read_matching(start, data, config, force, show.warn, read_task_metrics, read_task)
+    if not evaluation:
         return None
-    if found.history_fault:
-        show.warn(f"{row}{found.history_fault}")
-    overlap = found.metrics["checkpoint"].get("pretrained_on")
+    if evaluation.history_fault:
+        show.warn(f"{row}{evaluation.history_fault}")
+    overlap = evaluation.metrics["checkpoint"].get("pretrained_on")
     if overlap and (line := overlap_line(overlap, row)):
         show.say(line)
-    return found
+    return evaluation
 
 
 def _evaluate_and_write(

@@ -119,6 +119,10 @@ def _label_row(truth_N: Floats, probability_N: Floats, threshold: float) -> dict
 
 
 def _grade_tables(grades: Sequence[str], truth_N: Any, predictions_NK: Floats) -> dict[str, Any]:
+    """Images, hits and mean distance of each of K grades, and the confusion matrix (K, K): truth by row.
+
+    `predictions_NK`: probabilities of the grades.
+    """
     predicted_N = predicted_grades(predictions_NK)
     confusion = np.zeros((len(grades), len(grades)), dtype=np.int64)
     np.add.at(confusion, (truth_N, predicted_N), 1)

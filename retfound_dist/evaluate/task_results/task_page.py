@@ -17,18 +17,20 @@ _PREDICTIONS = "What is true, and what the network predicts, for the images of t
 
 
 def task_page(evaluation: TaskEvaluation) -> str:
-    """The page of one evaluation."""
+    """The HTML page of one evaluation."""
     metrics, facts = evaluation.metrics, evaluation.facts
+    # Tables and plots take the rows of a comparison. This page has one row, which needs no name.
+    row, metrics_of_row = {"": evaluation}, {"": metrics}
     context = {
         **empty_context(),
         "warnings": task_wording.task_warnings(metrics, facts),
         "tables": [
-            task_score_table(facts, {"": metrics}),
+            task_score_table(facts, metrics_of_row),
             target_table(metrics, facts),
-            *task_probe_tables(facts, {"": metrics}),
-            *backbone_tables({"": metrics}),
+            *task_probe_tables(facts, metrics_of_row),
+            *backbone_tables(metrics_of_row),
         ],
-        "plots": curve_plots({"": evaluation}),
+        "plots": curve_plots(row),
         "sections": [("Predictions", _PREDICTIONS, prediction_plots(evaluation))],
         "facts": setup_facts(metrics),
     }
@@ -48,25 +50,30 @@ def task_page(evaluation: TaskEvaluation) -> str:
 def task_comparison_page(
     rows: Mapping[str, TaskEvaluation], sentences: Sequence[str], ties: Mapping[str, Sequence[str]]
 ) -> str:
-    """The page of several evaluations."""
+    """The HTML page of several evaluations.
+
+    `rows`: name of the row -> its evaluation; `sentences`: what the comparison showed; `ties`: score -> the
+    rows that are not clearly worse than the best one.
+    """
     first = next(iter(rows.values()))
     facts, trees = first.facts, {name: row.metrics for name, row in rows.items()}
-    shown = dict(list(rows.items())[:_MOST_PLOTTED])
+    plotted_rows = dict(list(rows.items())[:_MOST_PLOTTED])
     context = {
         **empty_context(),
         "warnings": _row_warnings(rows),
         "tables": [
             task_score_table(facts, trees, ties),
-            *(target_table(row.metrics, facts, name) for name, row in shown.items()),
+            *(target_table(row.metrics, facts, name) for name, row in plotted_rows.items()),
             *task_probe_tables(facts, trees),
             *backbone_tables(trees),
         ],
         "lead": interval_plots(rows),
-        "plots": curve_plots(shown),
+        "plots": curve_plots(plotted_rows),
         "sections": [
-            (f"Predictions of “{name}”", _PREDICTIONS, prediction_plots(row)) for name, row in shown.items()
+            (f"Predictions of “{name}”", _PREDICTIONS, prediction_plots(row))
+            for name, row in plotted_rows.items()
         ],
-        "left_out": len(rows) - len(shown),
+        "left_out": len(rows) - len(plotted_rows),
         "facts": setup_facts(first.metrics),
     }
     test = f"{first.metrics['split']['test']} test images" + (

@@ -78,9 +78,9 @@ def _shown_points(evaluation: TaskEvaluation) -> tuple[Floats, Floats, str]:
     truth_N, predicted_N = evaluation.targets_NT[:, 0], evaluation.predictions_NP[:, 0]
     if len(truth_N) <= _MOST_POINTS:
         return truth_N, predicted_N, ""
-    shown = np.random.default_rng(0).choice(len(truth_N), _MOST_POINTS, replace=False)
+    chosen = np.random.default_rng(0).choice(len(truth_N), _MOST_POINTS, replace=False)
     note = f" {_MOST_POINTS:,} of {len(truth_N):,} images are shown, drawn at random."
-    return truth_N[shown], predicted_N[shown], note
+    return truth_N[chosen], predicted_N[chosen], note
 
 
 def _against_truth(evaluation: TaskEvaluation) -> Plot:
@@ -121,6 +121,7 @@ def _bland_altman(evaluation: TaskEvaluation) -> Plot:
 
 
 def _grade_confusion(evaluation: TaskEvaluation) -> Plot:
+    """The confusion matrix of the grades: truth in rows, predictions in columns."""
     grades = evaluation.facts.grades
     truth_N = evaluation.targets_NT[:, 0].astype(int)
     counts = np.zeros((len(grades), len(grades)), dtype=int)
@@ -161,11 +162,11 @@ def curve_plots(rows: Mapping[str, TaskEvaluation]) -> list[Plot]:
         for kept in row.metrics["per_seed"]:
             history = [line for line in row.history if line["seed"] == kept["seed"]]
             losses.append(_line(history, "train_loss", index))
-            known = [line for line in history if line.get("val_score") is not None]
-            scores.append(_line(known, "val_score", index, sign))
+            validated = [line for line in history if line.get("val_score") is not None]
+            scores.append(_line(validated, "val_score", index, sign))
             marks += [
                 PointMarker(line["epoch"], sign * line["val_score"], "kept" if len(rows) == 1 else "", index)
-                for line in known
+                for line in validated
                 if line["epoch"] == kept["epoch"]
             ]
     legend = list(enumerate(rows)) if len(rows) > 1 else []

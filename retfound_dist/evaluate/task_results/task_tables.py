@@ -116,6 +116,11 @@ def _table(
     rows: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]],
     ties: Mapping[str, Sequence[str]],
 ) -> dict[str, Any]:
+    """A table of scores: a line for each row, a column for each score of the task's kind.
+
+    `rows`: name of a row -> its scores and their intervals; `ties`: score -> the rows that are not clearly
+    worse than the best one.
+    """
     names = SCORES[facts.kind]
     best = {name: best_value([scores[name] for scores, _ in rows.values()], name) for name in names}
     return {

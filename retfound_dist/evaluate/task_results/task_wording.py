@@ -153,13 +153,13 @@ def best_sentence(metric: str, name: str, metrics: Mapping[str, Any], lines: Seq
     """
     label = SCORE_LABELS[metric]
     best_score = wording.format_score(metrics["scores"][metric], metrics["ci95"][metric])
-    known = [line for line in lines if line["difference"] is not None]
-    if known and len(known) == len(lines) and not any(line["difference"] for line in lines):
+    scored_lines = [line for line in lines if line["difference"] is not None]
+    if scored_lines and len(scored_lines) == len(lines) and not any(line["difference"] for line in lines):
         return f"All rows have the same {label}, {best_score}."
     sentences = [f"“{name}” has the best {label}, {best_score}."]
-    if clear := [f"“{line['other']}” by {_lead_text(line)}" for line in known if line["real"]]:
+    if clear := [f"“{line['other']}” by {_lead_text(line)}" for line in scored_lines if line["real"]]:
         sentences.append(f"It is clearly ahead of {', '.join(clear)}.")
-    if near := [f"“{line['other']}” ({_difference_text(line)})" for line in known if not line["real"]]:
+    if near := [f"“{line['other']}” ({_difference_text(line)})" for line in scored_lines if not line["real"]]:
         sentences.append(f"No clear difference on these test images from {', '.join(near)}.")
     sentences += [
         f"“{line['other']}” cannot be compared: its {label} is undefined."

@@ -40,6 +40,11 @@ def choose_thresholds(
 
 
 def _choose(name: str, truth_N: Floats, probability_N: Floats) -> dict[str, Any]:
+    """The threshold of one label with the highest sensitivity + specificity on val (Youden's index).
+
+    `truth_N`: 1, 0, or NaN where the label is not known. No threshold, but a reason, where val has too few
+    images with or without the label.
+    """
     known_N = np.isfinite(truth_N)
     has_label_N, probability_N = truth_N[known_N] == 1, probability_N[known_N]
     positives, negatives = int(has_label_N.sum()), int((~has_label_N).sum())

@@ -130,8 +130,8 @@ class History:
         """Write watch.json, the page and new alarms; returns the new alarms."""
         tree, run = self.tree(), self.config.run.url
         # A watch that is started again finds the same alarms: those in the log are not new.
-        known = {_alarm_key(row) for row in read_log(run, run_folder.ALARMS).rows}
-        new_alarms = [row for row in tree["alarms"] if _alarm_key(row) not in known]
+        logged_alarms = {_alarm_key(row) for row in read_log(run, run_folder.ALARMS).rows}
+        new_alarms = [row for row in tree["alarms"] if _alarm_key(row) not in logged_alarms]
         # The log of alarms first, because only watch.json and the page can be made again from the probes.
         if new_alarms:
             run_folder.append_rows(run, run_folder.ALARMS, new_alarms)

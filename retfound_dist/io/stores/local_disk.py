@@ -99,7 +99,7 @@ class LocalDisk:
             return file.read(end - begin)
 
     def write(self, path: str, data: bytes) -> None:
-        """Write a whole file."""
+        """Write a whole file, with the folders above it. A reader sees the old content or the new one."""
         os.makedirs(os.path.dirname(path), exist_ok=True)
         with part_file(path) as part, open(part, "wb") as file:
             file.write(data)
@@ -107,11 +107,12 @@ class LocalDisk:
             os.fsync(file.fileno())
 
     def put_file(self, source: str, path: str) -> None:
-        """Copy a local file."""
+        """Copy the local file `source` to `path`. A reader sees the old content or the new one."""
         os.makedirs(os.path.dirname(path), exist_ok=True)
         with part_file(path) as part:
             shutil.copyfile(source, part)
             with open(part, "rb+") as file:
+                # As in `finish_draft`: the content must be on the disk before the name.
                 os.fsync(file.fileno())
 
     def list_names(self, path: str) -> list[str]:

@@ -105,7 +105,7 @@ def _folder_prefix(key: str) -> str:
 
 
 def pages(fs: Any, **request: Any) -> Iterator[dict[str, Any]]:
-    """The pages of a listing."""
+    """The answers to a listing, up to 1000 keys each; `request`: the arguments of `list_objects_v2`."""
     while True:
         page = fs.call_s3("list_objects_v2", **request)
         yield page

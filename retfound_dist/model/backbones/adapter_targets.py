@@ -28,10 +28,10 @@ def adapter_targets(backbone: Backbone, names: Sequence[str] = ()) -> list[str]:
     layers = adaptable_layers(backbone)
     for name in names:
         if not any(_matches(layer, name) for layer in layers):
-            known = ", ".join(dict.fromkeys(_BLOCK_PREFIX.sub("", layer) for layer in layers)) or "none"
+            layer_names = ", ".join(dict.fromkeys(_BLOCK_PREFIX.sub("", layer) for layer in layers)) or "none"
             raise ConfigError(
                 f"finetune.lora_targets: {name!r} is no layer of {backbone.family} that can have an adapter: "
-                f"choose among {known}"
+                f"choose among {layer_names}"
             )
     if names:
         return [layer for layer in layers if any(_matches(layer, name) for name in names)]

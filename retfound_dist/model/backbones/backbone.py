@@ -55,9 +55,9 @@ def preparation_of(*sources: InputFacts) -> Preparation:
     """The first of the sources that says something decides; ImageNet's and bicubic where none does."""
     mean = next((source.mean for source in sources if source.mean), IMAGENET_MEAN)
     std = next((source.std for source in sources if source.std), IMAGENET_STD)
-    named = next((source.interpolation for source in sources if source.interpolation), "")
+    wanted = next((source.interpolation for source in sources if source.interpolation), "")
     # timm calls a mixture of several "random"; bicubic is its default for testing.
-    interpolation = next((known for known in INTERPOLATIONS if known == named), INTERPOLATIONS[0])
+    interpolation = next((known for known in INTERPOLATIONS if known == wanted), INTERPOLATIONS[0])
     return Preparation(mean, std, interpolation)
 
 

@@ -56,5 +56,5 @@ def _visionfm_modality(file_name: str, tree: Any) -> str:
     match = _VISIONFM_FILE.search(file_name)
     arguments = tree.get("args") if isinstance(tree, Mapping) else None
     names = (match[1] if match else "", str(getattr(arguments, "modality", "")))
-    known = {name.lower(): name for name in VISIONFM}
-    return next((known[name.lower()] for name in names if name.lower() in known), "")
+    names_by_lower = {name.lower(): name for name in VISIONFM}
+    return next((names_by_lower[name.lower()] for name in names if name.lower() in names_by_lower), "")

@@ -26,13 +26,14 @@ def published_config(name: str) -> Any:
     """timm's `pretrained_cfg` of a name, with a tag or without; WeightsError if timm has no such model."""
     architecture = name.split(".")[0]
     if not timm.is_model(architecture):
-        known = difflib.get_close_matches(architecture, timm.list_models(), n=3, cutoff=0.5)
-        hint = f": did you mean {' or '.join(known)}?" if known else ": see timm.list_models()"
+        similar_names = difflib.get_close_matches(architecture, timm.list_models(), n=3, cutoff=0.5)
+        guess = f"did you mean {' or '.join(similar_names)}?"
+        hint = f": {guess}" if similar_names else ": see timm.list_models()"
         raise WeightsError(f"timm has no model {architecture}{hint}")
     try:
         config = timm.get_pretrained_cfg(name)
     except RuntimeError as error:
-        tags = [known.split(".", 1)[1] for known in timm.list_pretrained(f"{architecture}.*")]
+        tags = [model.split(".", 1)[1] for model in timm.list_pretrained(f"{architecture}.*")]
         raise WeightsError(
             f"timm's {architecture} has no weights with the tag {name.split('.', 1)[1]}: "
             f"choose {', '.join(tags) or 'the name without a tag'}"

@@ -67,14 +67,14 @@ def find_states(tree: Any, names_wanted: Iterable[str]) -> list[Candidate]:
 
     Unlike `find_candidates` for a network of any family.
     """
-    wanted, states = set(names_wanted), []
+    wanted_names, states = set(names_wanted), []
     for path, tensors in _containers(tree, ()):
         names = {_strip_wrappers(name): value for name, value in tensors.items()}
         for prefix in _PREFIXES:
             if any(name.startswith(prefix) for name in names):
                 states.append(_make_candidate(path, names, prefix))
     # Names in common come first: an optimizer's state is a group of tensors too.
-    return sorted(states, key=lambda state: (-len(wanted & state.state.keys()), state.preference))
+    return sorted(states, key=lambda state: (-len(wanted_names & state.state.keys()), state.preference))
 
 
 def all_tensors(tree: Any) -> State:

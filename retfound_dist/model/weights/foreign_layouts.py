@@ -61,47 +61,56 @@ def convert_to_mae(tree: Any, url: str, part: str = "") -> ForeignEncoder:
         raise WeightsError(
             f"{url} holds a {type(tree).__name__}, not a set of named tensors: save a model's state_dict()"
         )
-    place = "" if part == TOP_LEVEL else part
-    every_candidate = find_candidates(tree)
-    chosen_from = [c for c in every_candidate if not part or c.part == place]
-    if not chosen_from:
-        raise _no_encoder(tree, url, part, [c.part or TOP_LEVEL for c in every_candidate])
-    converted = [_convert(candidate) for candidate in chosen_from]
+    wanted_part = "" if part == TOP_LEVEL else part
+    all_candidates = find_candidates(tree)
+    candidates = [c for c in all_candidates if not part or c.part == wanted_part]
+    if not candidates:
+        raise _no_encoder_error(tree, url, part, [c.part or TOP_LEVEL for c in all_candidates])
+    converted = [_convert(candidate) for candidate in candidates]
     # Checked after conversion, which can add tensors that a file does not have (`norm`).
-    pairs = list(zip(chosen_from, converted, strict=True))
-    whole = [(c, state, notes) for c, (state, notes) in pairs if not encoder_fault(state)]
-    if not whole:
+    pairs = list(zip(candidates, converted, strict=True))
+    complete = [(c, state, notes) for c, (state, notes) in pairs if not encoder_fault(state)]
+    if not complete:
         # The error is about the encoder with the fewest missing tensors: most likely the user means that one.
         candidate, (state, _) = min(pairs, key=lambda pair: len(missing_names(pair[1][0])))
         where = f" under {candidate.part}" if candidate.part else ""
         # Also under the other prefixes: a Swin's stages look like small ViTs.
-        if family := _other_network(name for other in chosen_from for name in other.state):
+        if family := _other_network(name for other in candidates for name in other.state):
             raise WeightsError(f"{url} holds {family}, which is not supported: {_ADVICE}")
         raise WeightsError(f"{url} holds no ViT encoder that can be used{where}: {encoder_fault(state)}")
     # Of equal preference the one nearest to the top level; then the first in the file.
-    best = min(range(len(whole)), key=lambda i: (whole[i][0].preference, whole[i][0].part.count(".")))
-    chosen, state, notes = whole.pop(best)
-    notes += _note_on_others(url, chosen, state, [(c, other) for c, other, _ in whole])
+    ranks = [(candidate.preference, candidate.part.count(".")) for candidate, _, _ in complete]
+    best = ranks.index(min(ranks))
+    chosen, state, notes = complete.pop(best)
+    notes += _note_on_others(url, chosen, state, [(c, other) for c, other, _ in complete])
     return ForeignEncoder(state, chosen.part, chosen.other_names, notes)
 
 
-def _no_encoder(tree: Any, url: str, part: str, parts: Sequence[str]) -> WeightsError:
-    if part and parts:
-        return WeightsError(f"{url} has no encoder under {part}: its parts are {', '.join(parts)}")
+def _no_encoder_error(tree: Any, url: str, part: str, parts_in_file: Sequence[str]) -> WeightsError:
+    """The error for a file without a candidate for an encoder: it says what the file has instead.
+
+    `tree`: the content of the file; `part`: the part that the user asked for (`FILE#PART`), empty for any;
+    `parts_in_file`: the parts that could have been asked for.
+    """
+    if part and parts_in_file:
+        return WeightsError(f"{url} has no encoder under {part}: its parts are {', '.join(parts_in_file)}")
     names = all_tensors(tree)
     if family := _other_network(names):
         return WeightsError(f"{url} holds {family}, which is not supported: {_ADVICE}")
-    some = f" ({', '.join(list(names)[:3])}, ...)" if names else ""
+    examples = f" ({', '.join(list(names)[:3])}, ...)" if names else ""
     return WeightsError(
-        f"{url} holds no ViT encoder: {', '.join(REQUIRED)} are not among its {len(names)} tensors{some}; "
-        f"{_ADVICE}"
+        f"{url} holds no ViT encoder: {', '.join(REQUIRED)} are not among its {len(names)} tensors"
+        f"{examples}; {_ADVICE}"
     )
 
 
 def _other_network(names: Iterable[str]) -> str:
-    """The kind of another network, by its tensors' names; empty if they tell of none."""
-    known = list(names)
-    kinds = (kind for pattern, kind in OTHER_NETWORKS if any(re.search(pattern, name) for name in known))
+    """The kind of another network, such as `a convolutional network`, by the names of its tensors.
+
+    Empty if the names are of none in `OTHER_NETWORKS`.
+    """
+    all_names = list(names)
+    kinds = (kind for pattern, kind in OTHER_NETWORKS if any(re.search(pattern, name) for name in all_names))
     return next(kinds, "")
 
 
@@ -112,8 +121,8 @@ def _note_on_others(
     different = [c.part or TOP_LEVEL for c, other in others if not _same_encoder(state, other)]
     if not different:
         return ()
-    used, also = chosen.part or "the top level", ", ".join(different)
-    return (f"{used} is used, not {also}: give '{url}#{different[0]}' for the other",)
+    used, unused = chosen.part or "the top level", ", ".join(different)
+    return (f"{used} is used, not {unused}: give '{url}#{different[0]}' for the other",)
 
 
 def _same_encoder(a: State, b: State) -> bool:

@@ -104,6 +104,10 @@ def _read_pixio(candidate: Candidate, url: str) -> RelativeEncoder | None:
 
 
 def _read_mirage(candidate: Candidate, url: str) -> RelativeEncoder | None:
+    """MIRAGE's encoder of B-scans under timm's names; None where the file is no MultiMAE.
+
+    WeightsError for a MultiMAE without B-scans.
+    """
     state = candidate.state
     adapters = sorted({name.split(".")[1] for name in state if name.startswith("input_adapters.")})
     if not adapters:
@@ -141,6 +145,10 @@ def _read_mirage(candidate: Candidate, url: str) -> RelativeEncoder | None:
 
 
 def _read_octcube(candidate: Candidate, url: str) -> RelativeEncoder | None:
+    """OCTCube's reading of single B-scans under timm's names; None where the file is not of OCTCube.
+
+    WeightsError where it has only the 3-D encoder.
+    """
     state = candidate.state
     if "pos_embed_spatial" not in state:
         return None

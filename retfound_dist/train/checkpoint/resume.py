@@ -222,6 +222,6 @@ def read_with_retries(url: str, patience_s: float, subject: str, read: Callable[
 def _list_steps(checkpoints: Sequence[ListedCheckpoint]) -> str:
     """Such as `3 steps, 2, 4, 6`; only the newest of many."""
     steps = sorted(checkpoint.step for checkpoint in checkpoints)
-    many = "the newest of them " if len(steps) > 2 * MAX_LISTED else ""
-    shown = ", ".join(map(str, steps[-2 * MAX_LISTED :]))
-    return f"{len(steps)} steps, {many}{shown}" if len(steps) > 1 else f"step {shown}"
+    which = "the newest of them " if len(steps) > 2 * MAX_LISTED else ""
+    newest = ", ".join(map(str, steps[-2 * MAX_LISTED :]))
+    return f"{len(steps)} steps, {which}{newest}" if len(steps) > 1 else f"step {newest}"

@@ -87,7 +87,11 @@ class SingleRankEngine:
         return self.update_weights()
 
     def _accumulate_in_fp32(self) -> None:
-        """Sum the passes of bf16 parameters in fp32; in fp32 the backward pass itself does so."""
+        """Sum the passes of bf16 parameters in fp32; in fp32 the backward pass itself does so.
+
+        A bf16 parameter has an fp32 copy, its `weight`. After each pass a hook adds the gradient to that of
+        the copy.
+        """
         for group in self.groups:
             for parameter, weight in zip(group.parameters, group.weights, strict=True):
                 if weight is not parameter:

@@ -59,11 +59,11 @@ def list_goals(path: str, name: str = "", links: Links = "inside") -> SourceList
         scans.append(replace(scan, label=label, extra_fields=extra))
     counts = Counter(scan.split or "no part" for scan in scans)
     notes = compare_counts(counts, EXPECTED, "images")
-    for thing, missing in (
+    for annotation, missing in (
         ("a diagnosis (GC_GT table)", sum(s.label is None for s in scans)),
         ("a layer mask", sum(s.extra_fields is None for s in scans)),
     ):
-        notes += [f"{missing:,} images without {thing}"] if missing else []
+        notes += [f"{missing:,} images without {annotation}"] if missing else []
     return require_scans(scans, path, [*notes, *skipped_notes])
 
 
