@@ -11,6 +11,7 @@ from retfound_dist.config.schema import Model
 from retfound_dist.errors import ConfigError
 from retfound_dist.model import mae
 from retfound_dist.model.mae import MaskedAutoencoder
+from tests.model.mae_in_numpy import numpy_forward
 
 CONFIG = Model(name="vit_demo_patch14", image_size=56, decoder_width=32, decoder_depth=2, decoder_heads=2)
 
@@ -38,67 +39,6 @@ def images_and_noise(
     draw = torch.Generator().manual_seed(7)
     images = torch.randint(0, 256, (batch, channels, *size), dtype=torch.uint8, generator=draw)
     return images, torch.rand(batch, size[0] * size[1] // 14**2, generator=draw)
-
-
-def numpy_forward(
-    model: MaskedAutoencoder, images: torch.Tensor, noise: torch.Tensor, ratio: float
-) -> np.ndarray:
-    """MAE's loss a sample, from the paper, one image and one token at a time where that is clearer."""
-    w = {k: v.detach().double().numpy() for k, v in model.state_dict().items()}
-    (height, width), count, losses = images.shape[2:], noise.shape[1], []
-    for image, draw in zip(images.numpy().astype(np.float64), noise.numpy(), strict=True):
-        rgb = np.repeat(image, 3, axis=0) if len(image) == 1 else image
-        mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
-        x = (rgb / 255 - mean[:, None, None]) / std[:, None, None]
-        patches = [x[:, r : r + 14, c : c + 14] for r in range(0, height, 14) for c in range(0, width, 14)]
-        order = np.argsort(draw, kind="stable")
-        keep, removed = np.split(order, [int(count * (1 - ratio))])
-        kernel = w["patch_embed.proj.weight"]
-        tokens = [w["cls_token"][0, 0] + w["pos_embed"][0, 0]]
-        for i in keep:
-            embedded = np.tensordot(kernel, patches[i], axes=3) + w["patch_embed.proj.bias"]
-            tokens.append(embedded + w["pos_embed"][0, 1 + i])
-        latent = layer_norm(transformer(np.array(tokens), w, "blocks", 6, 3), w, "norm")
-        embedded = latent @ w["decoder_embed.weight"].T + w["decoder_embed.bias"]
-        full = np.tile(w["mask_token"][0, 0], (count + 1, 1))
-        full[0] = embedded[0]
-        for position, i in enumerate(keep):
-            full[1 + i] = embedded[1 + position]
-        full = full + w["decoder_pos_embed"][0]
-        full = layer_norm(transformer(full, w, "decoder_blocks", 2, 2), w, "decoder_norm")
-        pred = full[1:] @ w["decoder_pred.weight"].T + w["decoder_pred.bias"]
-        errors = []
-        for i in removed:
-            target = patches[i].transpose(1, 2, 0).reshape(-1)
-            target = (target - target.mean()) / math.sqrt(target.var(ddof=1) + 1e-6)
-            errors.append(((pred[i] - target) ** 2).mean())
-        losses.append(np.mean(errors))
-    return np.array(losses)
-
-
-def layer_norm(x: np.ndarray, w: dict, name: str) -> np.ndarray:
-    centred = x - x.mean(axis=-1, keepdims=True)
-    return (
-        centred / np.sqrt((centred**2).mean(axis=-1, keepdims=True) + 1e-6) * w[f"{name}.weight"]
-        + w[f"{name}.bias"]
-    )
-
-
-def transformer(x: np.ndarray, w: dict, name: str, depth: int, heads: int) -> np.ndarray:
-    for block in range(depth):
-        p = f"{name}.{block}"
-        h = layer_norm(x, w, f"{p}.norm1")
-        qkv = h @ w[f"{p}.attn.qkv.weight"].T + w[f"{p}.attn.qkv.bias"]
-        q, k, v = (part.reshape(len(x), heads, -1).transpose(1, 0, 2) for part in np.split(qkv, 3, axis=1))
-        score = q @ k.transpose(0, 2, 1) / math.sqrt(q.shape[-1])
-        score = np.exp(score - score.max(axis=-1, keepdims=True))
-        mixed = (score / score.sum(axis=-1, keepdims=True)) @ v
-        mixed = mixed.transpose(1, 0, 2).reshape(len(x), -1)
-        x = x + mixed @ w[f"{p}.attn.proj.weight"].T + w[f"{p}.attn.proj.bias"]
-        h = layer_norm(x, w, f"{p}.norm2") @ w[f"{p}.mlp.fc1.weight"].T + w[f"{p}.mlp.fc1.bias"]
-        h = 0.5 * h * (1 + np.vectorize(math.erf)(h / math.sqrt(2)))
-        x = x + h @ w[f"{p}.mlp.fc2.weight"].T + w[f"{p}.mlp.fc2.bias"]
-    return x
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -280,72 +220,6 @@ def test_the_smallest_noise_stays_visible(model: MaskedAutoencoder) -> None:
     noise = torch.arange(16.0).flip(0)[None]
     _, mask_BL = model.reconstruct(images, noise)
     assert mask_BL.tolist() == [[1] * 12 + [0] * 4]
-
-
-def test_patches_are_cut_row_by_row_and_put_together_again() -> None:
-    """A 4 x 6 image of 2 x 2 patches: pixel (r, c) is 10 r + c, other channels are 100 and 200 more."""
-    grey = (10 * torch.arange(4)[:, None] + torch.arange(6))[None, None]
-    image = torch.cat([grey, grey + 100, grey + 200], dim=1)
-    patches = mae.patchify(image, 2)
-    assert patches.shape == (1, 6, 4, 3)
-    assert patches[0, :, :, 0].tolist() == [
-        [0, 1, 10, 11], [2, 3, 12, 13], [4, 5, 14, 15], [20, 21, 30, 31], [22, 23, 32, 33], [24, 25, 34, 35],
-    ]  # fmt: skip
-    assert torch.equal(patches[..., 1], patches[..., 0] + 100)
-    two = torch.cat([image, image + 1000])
-    again = mae.unpatchify(mae.patchify(two, 2).flatten(2), 2, (2, 3))
-    assert torch.equal(again, two)
-
-
-def test_rows_are_taken_whatever_they_hold() -> None:
-    ids = torch.tensor([[2, 0], [1, 1]])
-    flat = torch.tensor([[[1], [2], [3]], [[4], [5], [6]]])
-    assert mae.gather_rows(flat, ids)[..., 0].tolist() == [[3, 1], [5, 5]]
-    wide = torch.arange(2 * 3 * 4 * 2).reshape(2, 3, 4, 2)
-    assert torch.equal(mae.gather_rows(wide, ids), torch.stack([wide[0, [2, 0]], wide[1, [1, 1]]]))
-
-
-def test_values_are_normalised_as_imagenets_channels() -> None:
-    rgb = torch.tensor([[[[0, 128, 255], [255, 0, 64]]]], dtype=torch.uint8)
-    values = [
-        (v / 255 - m) / s
-        for row in rgb[0, 0].tolist()
-        for v, m, s in zip(row, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), strict=True)
-    ]
-    found = mae.normalise(rgb)
-    assert found.shape == (1, 1, 6)
-    assert found.dtype == torch.float32
-    assert found.flatten().tolist() == pytest.approx(values, abs=1e-6)
-    grey = torch.tensor([[[[0], [200]]]], dtype=torch.uint8)
-    assert torch.equal(mae.normalise(grey), mae.normalise(grey.expand(-1, -1, -1, 3)))
-
-
-def test_pixels_come_back_from_normalised_values_and_are_cut_to_a_byte() -> None:
-    images = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16).expand(1, 3, 16, 16).contiguous()
-    mean, std = (torch.tensor(v)[:, None, None] for v in (mae.IMAGENET_MEAN, mae.IMAGENET_STD))
-    normed = (images.float() / 255 - mean) / std
-    assert torch.equal(mae.to_pixels(normed), images)
-    assert torch.equal(mae.to_pixels(normed + 0.4 / 255 / std), images)  # rounded
-    assert mae.to_pixels(torch.full((1, 3, 1, 2), 99.0)).flatten().tolist() == [255] * 6
-    assert mae.to_pixels(torch.full((1, 3, 1, 2), -99.0)).flatten().tolist() == [0] * 6
-
-
-def test_a_target_patch_is_less_its_mean_over_its_unbiased_spread() -> None:
-    """1, 2, 3, 6: mean 3, variance (4 + 1 + 0 + 9) / 3; a patch of one value becomes 0."""
-    target = torch.tensor([[[1.0, 2, 3, 6], [5, 5, 5, 5]]])
-    mean, var = mae.patch_statistics(target)
-    assert (mean.shape, var.shape) == ((1, 2, 1), (1, 2, 1))
-    assert mean.flatten().tolist() == [3, 5]
-    assert var.flatten().tolist() == pytest.approx([14 / 3, 0])
-    spread = math.sqrt(14 / 3 + 1e-6)
-    assert mae.normalise_patches(target)[0, 0].tolist() == pytest.approx(
-        [-2 / spread, -1 / spread, 0, 3 / spread]
-    )
-    assert not mae.normalise_patches(target)[0, 1].any()
-    faint = torch.tensor([[[0.0, 1e-3, 0, 1e-3]]])  # variance 1/3 of 1e-6: the small number added counts
-    assert mae.normalise_patches(faint)[0, 0].tolist() == pytest.approx(
-        [v * 5e-4 / math.sqrt(4e-6 / 3) for v in (-1, 1, -1, 1)]
-    )
 
 
 @pytest.mark.parametrize("norm_pix_loss", [True, False])
