@@ -166,7 +166,7 @@ def to_tree(plan: RunPlan) -> dict[str, Any]:
             "bytes_per_s_and_node": speed.store_bytes_per_s,
             "remote": plan.data.remote,
         },
-        "cache": {"wanted_bytes": _full_cache_bytes(plan), "least_bytes": reads.window_bytes},
+        "cache": {"wanted_bytes": _full_cache_bytes(plan), "least_bytes": reads.stored_bytes},
         "findings": [finding.to_json() for finding in plan.findings],
     }
 
@@ -240,7 +240,7 @@ def _store_lines(plan: RunPlan) -> Iterator[str]:
     )
     yield f"               {total} and {requests:,.0f} requests in all, without a full cache"
     yield f"  cache        {size(_full_cache_bytes(plan))} a node in data.cache_dir fetches each shard once;"
-    yield f"               the least is {size(reads.window_bytes)}, three windows"
+    yield f"               the least is {size(reads.stored_bytes)}, the most that one node keeps"
 
 
 def _memory_lines(plan: RunPlan) -> Iterator[str]:

@@ -55,8 +55,8 @@ class Data:
     """Size limit of `cache_dir` in GB (10^9 bytes). The shards that were unused longest are removed
     first. 0: as large as the disk allows."""
     window_shards: Positive = 16
-    """Number of shards that are shuffled together. A node keeps the shards that its ranks read, from at
-    most three windows."""
+    """Number of shards that are shuffled together. A node keeps the shards that its ranks read, usually from
+    at most three windows (docs/stream.md)."""
     patience_s: PositiveFloat = 300.0
     """The run stops with an error if the store gives no answer for so many seconds."""
     bad_sample_budget: Count = 100

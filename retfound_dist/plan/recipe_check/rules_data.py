@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from retfound_dist.config.schema import PretrainConfig
 from retfound_dist.estimate.loader_processes import needed_processes
 from retfound_dist.plan.recipe_check.findings import Facts, Finding, epochs
 from retfound_dist.runtime.humanize import size
+from retfound_dist.stream.prefetch import KEPT_STEPS
 
 MASK_RATIOS = {"grey": 0.75, "colour": 0.85}
 """The presets' mask ratios: OCT is grey, colour fundus photographs are not."""
-WINDOWS_ON_A_NODE = 3
-"""The most windows (shards that are shuffled together) that a node keeps at a time: docs/stream.md."""
 MANY_EPOCHS = 5
 """With fewer, a cache saves less of the store's traffic than it costs to set up."""
 IMAGENET_MEAN, IMAGENET_STD = 0.449, 0.226
@@ -122,6 +122,13 @@ def check_shard_count(config: PretrainConfig, facts: Facts) -> Iterator[Finding]
     )
 
 
+def windows_on_a_node(global_batch: int, window_samples: float) -> int:
+    """The most windows whose shards a node keeps at a time (`stream.prefetch.Lookahead`)."""
+    # The window of the step and the next one, and those of `KEPT_STEPS` steps before. One step more, because
+    # the step itself may have begun in the window before.
+    return 2 + math.ceil((KEPT_STEPS + 1) * global_batch / window_samples)
+
+
 def check_cache_limit(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:
     """Report a cache limit that is too small for the windows of shards that a node keeps."""
     # A limit of 0 means as large as the disk allows.
@@ -129,21 +136,22 @@ def check_cache_limit(config: PretrainConfig, facts: Facts) -> Iterator[Finding]
         return
     shard_gb = facts.largest_shard_bytes / 1e9
     window_gb, set_gb = min(config.data.window_shards, facts.shards) * shard_gb, facts.shards * shard_gb
-    needed_gb = min(WINDOWS_ON_A_NODE * window_gb, set_gb)
+    window_samples = config.data.window_shards * facts.samples / facts.shards
+    windows = windows_on_a_node(config.train.global_batch, window_samples)
+    needed_gb = min(windows * window_gb, set_gb)
     if config.data.cache_gb < needed_gb:
         below_one_window = config.data.cache_gb < window_gb
-        three_windows = "the whole set" if needed_gb == set_gb else "three windows"
-        amount = (
-            f"one window ({window_gb:.2g} GB)"
-            if below_one_window
-            else f"{three_windows} ({needed_gb:.2g} GB)"
-        )
+        if below_one_window:
+            amount = f"one window ({window_gb:.2g} GB)"
+        else:
+            all_windows = "the whole set" if needed_gb == set_gb else f"{windows} windows"
+            amount = f"{all_windows} ({needed_gb:.2g} GB)"
         yield Finding(
             "serious" if below_one_window else "warning",
             "data.cache_gb",
             f"{config.data.cache_gb:g} GB hold less than {amount}",
             "Samples that do not fit are read from the store one by one, every time",
-            "docs/stream.md: a node holds at most three windows",
+            "docs/stream.md: the windows that a node keeps",
             f"data.cache_gb={needed_gb:.1f} or more, or a smaller data.window_shards",
         )
 

@@ -6,7 +6,12 @@ from retfound_dist.config.loading import load
 from retfound_dist.config.schema import PretrainConfig
 from retfound_dist.plan.recipe_check.findings import Facts
 from retfound_dist.plan.recipe_check.recipe_check import check
-from retfound_dist.plan.recipe_check.rules_data import check_cache_limit, check_padding, check_repeated_reads
+from retfound_dist.plan.recipe_check.rules_data import (
+    check_cache_limit,
+    check_padding,
+    check_repeated_reads,
+    windows_on_a_node,
+)
 from tests import ROOT
 from tests.plan.recipe_check.recipe_inputs import FACTS, OCT, found
 
@@ -54,7 +59,7 @@ def test_a_run_without_held_out_patients_is_noted_unless_it_was_asked_for() -> N
 
 def test_a_cache_is_measured_in_windows_and_only_where_shards_are_fetched() -> None:
     """Windows of 10 shards of 1 GB: 5 GB hold half a window, 20 GB two of the three that a node may hold."""
-    facts = Facts(samples=1000, shards=50, largest_shard_bytes=10**9, ranks=1)
+    facts = Facts(samples=1_000_000, shards=50, largest_shard_bytes=10**9, ranks=1)
 
     def level(gigabytes: int, facts: Facts = facts) -> list[str]:
         overrides = [f"data.cache_gb={gigabytes}", "data.window_shards=10"]
@@ -69,6 +74,11 @@ def test_a_cache_is_measured_in_windows_and_only_where_shards_are_fetched() -> N
         [],
     ]
     assert level(0) == []
+    # A window of 20,000 samples has 11 steps, one of 4,000 has 2: then nine steps reach back five windows.
+    short = dataclasses.replace(facts, samples=20_000)
+    assert [level(gigabytes, short) for gigabytes in (30, 49, 50)] == [["warning"], ["warning"], []]
+    assert windows_on_a_node(1792, 20_000) == 3
+    assert windows_on_a_node(1792, 4_000) == 7
 
 
 def test_a_set_that_every_epoch_fetches_again_is_a_warning() -> None:
