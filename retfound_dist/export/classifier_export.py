@@ -78,6 +78,7 @@ def _write_graph(classifier: Classifier, kind: str, seeds: Sequence[int], out: s
 def _write_weights(
     classifier: Classifier, kind: str, seed: int, out: str, folder: Path
 ) -> classifier_weights.TimmNetwork:
+    """Write the network of one seed for timm (a file) or for a hub (a folder). `folder`: a temporary one."""
     network = classifier_weights.timm_network(classifier, seed)
     if kind == "timm":
         classifier_weights.write_pth(network, str(folder / "weights"))

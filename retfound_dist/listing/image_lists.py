@@ -215,6 +215,7 @@ def _cell_error(
 
 
 def _check_header(table: Table) -> None:
+    """DataError where the first line is that of an image, or where the header comes later."""
     count_known = known_counter(FIELDS)
     if count_known(table.header):
         return

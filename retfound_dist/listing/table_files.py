@@ -205,6 +205,7 @@ class _TextRows:
         return islice(self._all_rows(), self.skipped_rows, None)
 
     def _all_rows(self) -> Iterator[tuple[int, Cells]]:
+        """Line number in the file and cells of each row that is not empty; DataError for broken quotes."""
         reader, begin = _reader(self.text, self.delimiter), 1
         try:
             for row in reader:

@@ -179,6 +179,7 @@ def _micro_batch(config: PretrainConfig, cluster: Cluster, stage: int, device_by
 
 
 def _largest_micro_batch(config: PretrainConfig, cluster: Cluster, stage: int, device_bytes: float) -> int:
+    """The largest micro-batch that fits into `device_bytes` at a ZeRO stage; 0 where none does."""
     train = config.train
     return largest_micro_batch(
         config.model,

@@ -250,6 +250,7 @@ def _score_sentences(facts: ClassifierFile) -> list[str]:
 
 
 def _calibration_sentence(facts: ClassifierFile, calibrated: bool) -> list[str]:
+    """At most one sentence: whether the probabilities on the page are calibrated."""
     kind = facts.task["kind"]
     if kind == REGRESSION:
         return []

@@ -283,6 +283,7 @@ def _chart(
     note: str,
     legend: Sequence[tuple[int, str]] = (),
 ) -> Chart:
+    """The finished figure as a chart of the page."""
     axes.margins(x=0.01, y=0.12)
     axes.set(xlabel=x_label, ylabel=y_label)
     return Chart(title, Markup(to_svg(figure)), note, tuple(legend))

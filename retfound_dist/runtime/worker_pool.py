@@ -118,6 +118,7 @@ class WorkerPool:
                 process.terminate()
 
     def _end_waiting(self, end: Callable[[Future[Any]], object]) -> None:
+        """Take all tasks that have not begun from the queue, and call `end` with the future of each."""
         stops = 0
         while True:
             try:

@@ -213,6 +213,7 @@ class Stream:
         self.close()
 
     def _make_loader(self) -> DataLoader[MicroBatch | RetfoundError]:
+        """A loader of the micro-batches of this rank, from the first step of the stream to its last."""
         workers, passes = self.spec.workers, self.spec.layout.accumulation
         return DataLoader(
             self._batches,

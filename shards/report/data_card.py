@@ -166,6 +166,7 @@ def _image_lines(image: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _left_out_lines(skipped: Sequence[Mapping[str, str]]) -> Iterator[str]:
+    """A table of the reasons why images were left out, with the number of images; the 30 most frequent."""
     if not skipped:
         yield "Nothing."
         return

@@ -259,6 +259,7 @@ class CompareConfig:
 
     @model_validator(mode="after")
     def _has_rows(self) -> CompareConfig:
+        """ValueError for a comparison without rows, or for settings that exclude each other."""
         if not self.weights:
             raise ValueError('weights is empty: give at least one row, such as weights.scratch = "none"')
         check_pool([self.data.unit], self.finetune)

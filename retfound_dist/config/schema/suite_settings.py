@@ -71,6 +71,7 @@ class SuiteConfig:
 
     @model_validator(mode="after")
     def _has_cells(self) -> SuiteConfig:
+        """ValueError for a suite without rows or sets, or for settings that exclude each other."""
         if not self.weights:
             raise ValueError('weights is empty: give at least one row, such as weights.scratch = "none"')
         if not self.sets:

@@ -57,6 +57,7 @@ def _brought_up_to_date(
     config: EvaluateConfig,
     show: ProgressDisplay,
 ) -> Evaluation:
+    """The evaluation with today's clinical settings and overlap with pretraining; its scores stay."""
     evaluation = with_clinical_settings(evaluation, data, config, show)
     overlap = pretraining_overlap.count_overlap(start, data.parts)
     # The shard set may be unreadable now: an earlier count is better than `unknown`.

@@ -248,6 +248,7 @@ def _item(root: Path, file: str, label: str, links: Links, place: SlicePlace) ->
 
 
 def _apply_row(item: LabelledImage, row: Row, columns: Sequence[str] = ()) -> LabelledImage:
+    """The image with what its row of the list says; label, part and slice stay where the row has none."""
     if row.volume is not None:
         item = replace(item, volume=row.volume, group=None)
     return replace(
@@ -326,6 +327,7 @@ def _field_text(fields: Mapping[str, Any], name: str) -> str | None:
 
 
 def _list_shards(url: str, columns: Sequence[str] = (), needs_label: bool = True) -> SetListing:
+    """The labelled samples of a shard set; those without a label are skipped, DataError if all are."""
     items, skipped = [], []
     for item in list_samples(url, columns):
         if item.label or not needs_label:

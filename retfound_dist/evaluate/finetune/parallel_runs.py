@@ -72,6 +72,10 @@ def run_in_parallel(
 
 
 def _attach(queue: Any, process_counter: Any, threads: int) -> None:
+    """Set up a worker process: its messages, its number of threads, and its GPU.
+
+    `process_counter`: shared by all workers; it gives each of them another number.
+    """
     global _queue
     _queue = queue
     with process_counter.get_lock():

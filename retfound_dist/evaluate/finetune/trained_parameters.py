@@ -80,6 +80,7 @@ def count_parameters(model: nn.Module) -> tuple[int, int]:
 
 
 def _insert_adapters(model: nn.Module, backbone: Backbone, recipe: Finetune, seed: int) -> None:
+    """Put LoRA adapters into the layers of `finetune.lora_targets`; `seed` draws their first weights."""
     names = adapter_targets(backbone, recipe.lora_targets)
     with requires_extra('finetune.method="lora"', "peft", 'use "full" or "head"'):
         from peft import LoraConfig, inject_adapter_in_model

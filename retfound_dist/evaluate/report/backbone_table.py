@@ -50,6 +50,7 @@ def token_warning(facts: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _cells(facts: Mapping[str, Any], trained: Mapping[str, Any], speed: Mapping[str, Any]) -> list[str]:
+    """The cells of one row: `facts` of the network, what was `trained`, and measured `speed`."""
     return [
         str(facts["family"]),
         f"{facts['image_size']} px",

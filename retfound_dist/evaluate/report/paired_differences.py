@@ -86,6 +86,7 @@ def _sentences_about_none(lines: list[dict[str, Any]]) -> list[str]:
 def _sentences_about_best(
     best: Mapping[str, str | None], rows: Mapping[str, Evaluation], lines: list[dict[str, Any]]
 ) -> list[str]:
+    """A sentence for each metric: the best row and its differences. `best`: metric -> name of that row."""
     sentences = []
     for metric, name in best.items():
         if name is None:

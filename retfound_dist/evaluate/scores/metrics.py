@@ -233,6 +233,7 @@ def _with_undefined(
 
 
 def _per_class(confusion: NDArray[Any], auroc_C: Floats, aupr_C: Floats, classes: Sequence[str]) -> Scores:
+    """Class -> its counts and scores against all other classes. `confusion`: (C, C), truth by row."""
     binary = one_vs_rest(confusion.astype(float))
     rows: Scores = {}
     for c, label in enumerate(classes):

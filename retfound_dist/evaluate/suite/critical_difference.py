@@ -89,6 +89,7 @@ def _draw_scale(axes: Axes, rows: int, end: float, label: str) -> None:
 
 
 def _draw_row(axes: Axes, name: str, rank: float, y: float, on_left: bool, rows: int) -> None:
+    """Draw one method: a dot at its mean rank, and a line at the height `y` to its name beside the axis."""
     edge = 1 - _STUB * (rows - 1) if on_left else rows + _STUB * (rows - 1)
     axes.plot([rank, rank, edge], [_AXIS, y, y], color=MUTED, linewidth=0.9)
     axes.plot([rank], [_AXIS], "o", color=colour(0), markersize=4)

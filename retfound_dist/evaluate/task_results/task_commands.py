@@ -194,6 +194,7 @@ def _evaluate_and_write(
     versions: Versions,
     keep: bool,
 ) -> TaskEvaluation:
+    """Run an evaluation, write all its files to `out.url`, show its headline. `keep`: also its weights."""
     evaluation = run_task(start, data, config, show, versions, keep)
     write_task(config.out.url, evaluation, data, task_page(evaluation))
     show.say(task_headline(evaluation.metrics, evaluation.facts))

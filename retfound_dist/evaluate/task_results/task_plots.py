@@ -84,6 +84,7 @@ def _shown_points(evaluation: TaskEvaluation) -> tuple[Floats, Floats, str]:
 
 
 def _against_truth(evaluation: TaskEvaluation) -> Plot:
+    """Predictions over the truth, for a task of one number."""
     truth_N, predicted_N, note = _shown_points(evaluation)
     figure, axes = new_figure()
     ends = [min(truth_N.min(), predicted_N.min()), max(truth_N.max(), predicted_N.max())]

@@ -136,6 +136,7 @@ def _open_file(url: str, name: str, file: TensorFile, part: str, file_name: str)
 
 
 def _opened_relative(url: str, file: TensorFile, encoder: RelativeEncoder) -> OpenedModel:
+    """The opened model of a relative of the ViT, with the preparation of images that its authors use."""
     weights = Weights(
         origin=url,
         state=encoder.state,

@@ -100,6 +100,7 @@ def _strip_wrappers(name: str) -> str:
 
 
 def _make_candidate(path: tuple[str, ...], names: State, prefix: str) -> Candidate:
+    """The tensors under a prefix, without it; `path`: the container, `names`: all its tensors by name."""
     encoder = {n.removeprefix(prefix): v for n, v in names.items() if n.startswith(prefix)}
     state = {_CHUNKED_BLOCK.sub(r"blocks.\1.", name): value for name, value in encoder.items()}
     parent_prefix = prefix.removesuffix("encoder.")

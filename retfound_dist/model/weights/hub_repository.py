@@ -115,6 +115,7 @@ def _cached_files(source: HubSource) -> list[str]:
 
 
 def _fetch(source: HubSource, name: str) -> str:
+    """The local path of a file of the repository, from the cache or the network."""
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
     # The cache first: the client asks the network for a newer file, and waits if it cannot be reached.
