@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import sysconfig
-from typing import Literal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
 
 import torch
-from torch import nn
 
 from retfound_dist.errors import ConfigError
+from retfound_dist.model.mae import MaskedAutoencoder
 
 # Triton compiles a launcher for each kernel with a C compiler, when the kernel is first used.
 COMPILERS = ("cc", "gcc", "clang")
@@ -42,12 +44,41 @@ def should_compile(setting: bool | Literal["auto"], device: torch.device, zero_s
     return not fault
 
 
-def compile_model(model: nn.Module) -> None:
-    """Compile a model's forward in place: one graph, for inputs of one shape. Names of weights stay the same.
+PARTS = ("embed_visible", "enter_decoder", "removed_loss")
+"""Methods of `MaskedAutoencoder` that are compiled, beside `forward` of each block."""
+GRAPHS = len(PARTS) + 2
+"""Graphs of a compiled step: all blocks of the encoder share one, and all of the decoder."""
 
-    A graph break is an error. Another shape of input is compiled again; rare shapes can use
-    `type(model).forward(model, ...)`, which is not compiled.
+
+def compile_model(model: MaskedAutoencoder) -> None:
+    """Compile a model in place, for inputs of one shape. Names of weights stay the same.
+
+    A graph break is an error. Another shape of input is compiled again; rare shapes can use `uncompiled`.
     """
-    # `forward`, not the module: `torch.compile(model)` would wrap it and prefix every weight with
-    # `_orig_mod.`. And DeepSpeed's hooks around the module have to stay outside the graph.
-    model.forward = torch.compile(model.forward, fullgraph=True, dynamic=False)
+    # Not in one piece: the gradients of one graph are all complete at its end, so ZeRO 2 could not send any
+    # during the backward pass. And equal blocks are then compiled once, in seconds instead of a minute.
+    for part in PARTS:
+        setattr(model, part, _compiled(getattr(model, part)))
+    for block in (*model.blocks, *model.decoder_blocks):
+        # `forward`, not the module: a compiled module's weights have other names, and DeepSpeed's hooks
+        # around the module have to stay outside the graph.
+        block.forward = _compiled(block.forward)
+
+
+@contextmanager
+def uncompiled(model: MaskedAutoencoder) -> Iterator[None]:
+    """In the block the model computes without compilation."""
+    replaced = [(model, part) for part in PARTS]
+    replaced += [(block, "forward") for block in (*model.blocks, *model.decoder_blocks)]
+    # The compiled functions are attributes of the objects; without them the methods of the classes count.
+    compiled = [vars(owner).pop(name, None) for owner, name in replaced]
+    try:
+        yield
+    finally:
+        for (owner, name), function in zip(replaced, compiled, strict=True):
+            if function is not None:
+                setattr(owner, name, function)
+
+
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    return torch.compile(function, fullgraph=True, dynamic=False)

@@ -115,15 +115,26 @@ class MaskedAutoencoder(nn.Module):
 
         The patches with the smallest noise stay visible.
         """
-        # Grey and uint8 until patches are selected: normalised values need twelve times the memory.
-        raw_BLPC = patchify(images_BCHW, self.shape.patch)
+        # In parts, because `compilation.compile_model` compiles each part by itself.
         ids_shuffle_BL = noise_BL.argsort(dim=1)
+        x_BVD = self.embed_visible(images_BCHW, ids_shuffle_BL)
+        x_BVD = self._run_blocks(self.blocks, x_BVD)
+        x_BLE = self.enter_decoder(x_BVD, ids_shuffle_BL)
+        x_BLE = self._run_blocks(self.decoder_blocks, x_BLE)
+        return self.removed_loss(x_BLE, images_BCHW, ids_shuffle_BL)
+
+    def embed_visible(self, images_BCHW: Tensor, ids_shuffle_BL: Tensor) -> Tensor:
+        """Embedded visible patches (B, 1 + V, D), class token first."""
         ids_keep_BV = ids_shuffle_BL[:, : self.visible_patches]
+        # Grey and uint8 until patches are selected: normalised values need twelve times the memory.
+        raw_BVPC = gather_rows(patchify(images_BCHW, self.shape.patch), ids_keep_BV)
+        return self.embed(normalise(raw_BVPC), ids_keep_BV)
+
+    def removed_loss(self, x_BLE: Tensor, images_BCHW: Tensor, ids_shuffle_BL: Tensor) -> Tensor:
+        """The loss of each sample (B,) from the decoder's last tokens (B, 1 + L, E), class token first."""
         ids_removed_BR = ids_shuffle_BL[:, self.visible_patches :]
-        latent_BVD = self.encode(normalise(gather_rows(raw_BLPC, ids_keep_BV)), ids_keep_BV)
-        decoded_BLE = self.decode(latent_BVD, ids_shuffle_BL)
-        pred_BRK = self.predict(gather_rows(decoded_BLE, ids_removed_BR))
-        target_BRK = normalise(gather_rows(raw_BLPC, ids_removed_BR))
+        pred_BRK = self.predict(gather_rows(x_BLE[:, 1:], ids_removed_BR))
+        target_BRK = normalise(gather_rows(patchify(images_BCHW, self.shape.patch), ids_removed_BR))
         if self.config.norm_pix_loss:
             target_BRK = normalise_patches(target_BRK)
         # In fp32 at every precision: bf16 would round the squared differences too much.
@@ -131,16 +142,27 @@ class MaskedAutoencoder(nn.Module):
 
     def encode(self, patches_BVK: Tensor, ids_keep_BV: Tensor) -> Tensor:
         """Visible patches to latent tokens (B, 1 + V, D), class token first."""
+        return self.norm(self._run_blocks(self.blocks, self.embed(patches_BVK, ids_keep_BV)))  # type: ignore[no-any-return]
+
+    def embed(self, patches_BVK: Tensor, ids_keep_BV: Tensor) -> Tensor:
+        """Visible patches to the tokens that enter the encoder's blocks (B, 1 + V, D), class token first."""
         dtype = self.cls_token.dtype
         x_BVD = self.patch_embed(patches_BVK.to(dtype))
         positions = self.pos_embed[:, 1:].expand(x_BVD.shape[0], -1, -1)
         x_BVD = x_BVD + gather_rows(positions, ids_keep_BV)
         cls = (self.cls_token + self.pos_embed[:, :1]).expand(x_BVD.shape[0], -1, -1)
-        x = torch.cat([cls, x_BVD], dim=1)
-        return self.norm(self._run_blocks(self.blocks, x))  # type: ignore[no-any-return]
+        return torch.cat([cls, x_BVD], dim=1)
 
     def decode(self, latent_BVD: Tensor, ids_shuffle_BL: Tensor) -> Tensor:
         """Latent tokens to decoder tokens of all patches (B, L, E), before the last norm."""
+        return self._run_blocks(self.decoder_blocks, self._with_masks(latent_BVD, ids_shuffle_BL))[:, 1:]
+
+    def enter_decoder(self, x_BVD: Tensor, ids_shuffle_BL: Tensor) -> Tensor:
+        """The encoder's last tokens to those that enter the decoder's blocks (B, 1 + L, E)."""
+        return self._with_masks(self.norm(x_BVD), ids_shuffle_BL)
+
+    def _with_masks(self, latent_BVD: Tensor, ids_shuffle_BL: Tensor) -> Tensor:
+        """Latent tokens in the decoder's width, mask tokens between them, and positions (B, 1 + L, E)."""
         x = self.decoder_embed(latent_BVD)
         B, visible, width = x.shape
         masks = self.mask_token.to(x.dtype).expand(B, self.patches - (visible - 1), width)
@@ -148,8 +170,7 @@ class MaskedAutoencoder(nn.Module):
         patches_BLE = gather_rows(torch.cat([x[:, 1:], masks], dim=1), ids_restore_BL)
         # All patches go through the blocks, because removed ones attend to visible ones. The last layer is
         # applied only where its output is used.
-        x = torch.cat([x[:, :1], patches_BLE], dim=1) + self.decoder_pos_embed
-        return self._run_blocks(self.decoder_blocks, x)[:, 1:]
+        return torch.cat([x[:, :1], patches_BLE], dim=1) + self.decoder_pos_embed
 
     def predict(self, tokens_BRE: Tensor) -> Tensor:
         """Decoder tokens to normalised pixel values (B, R, K)."""

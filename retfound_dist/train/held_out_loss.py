@@ -6,14 +6,13 @@ runs on one set can be compared.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
 
 from retfound_dist.config.schema import PretrainConfig
 from retfound_dist.formats.shard_set import Manifest
+from retfound_dist.model.compilation import uncompiled
 from retfound_dist.model.mae import MaskedAutoencoder
 from retfound_dist.stream.held_out_part import held_out_part
 from retfound_dist.stream.loader import MicroBatch, open_stream
@@ -37,9 +36,11 @@ class HeldOut:
     def score(self, engine: TrainingEngine, model: MaskedAutoencoder, group: RankGroup) -> float:
         """Mean loss over all images; every rank must call it after the same step."""
         total = torch.zeros((), dtype=torch.float64, device=group.device)
-        forward = _uncompiled_forward(engine, model)
+        # At ZeRO 3 the engine gathers the weights, and nothing is compiled.
+        forward = engine if engine.zero_stage == 3 else model
         model.eval()
-        with torch.no_grad():
+        # The compiled parts would be compiled again, because `eval` and `no_grad` change their assumptions.
+        with torch.no_grad(), uncompiled(model):
             for batch in self.batches:
                 images, noise, weight = (
                     tensor.to(group.device) for tensor in (batch.images, batch.noise, batch.weight)
@@ -74,13 +75,3 @@ def read_held_out(
         counts_checked=True,
     ) as stream:
         return HeldOut(count, list(stream))
-
-
-def _uncompiled_forward(
-    engine: TrainingEngine, model: MaskedAutoencoder
-) -> Callable[[Tensor, Tensor], Tensor]:
-    """The forward pass without compilation; at ZeRO 3 the engine's, which gathers the weights."""
-    # The compiled one would be compiled again, because `eval` and `no_grad` change its assumptions.
-    if engine.zero_stage == 3:
-        return engine
-    return lambda images, noise: MaskedAutoencoder.forward(model, images, noise)
