@@ -15,6 +15,7 @@
 # make bench-large            a list of 1.6 million images, 10,000 runs, pages and intervals of many predictions (5 minutes)
 # make bench-eyes           central slice, mean of logits and attention, where few slices show the lesion (10 minutes)
 # make bench-tasks            labels, a number and grades on generated images: no pretraining beside pretraining (20 minutes)
+# make bench-augmentation     images that a core gives a step: fine-tuning beside pretraining (1 minute)
 # make bench-gpu [SMALL=1]    all that needs a GPU, in pieces of under ten minutes: doctor, training, loader, saves (40 minutes)
 # make mutants                faults in the core modules that the tests would not notice (45 minutes on two cores)
 # make docs                   the pages and figures in docs/ that are made by commands
@@ -38,7 +39,7 @@ SCRIPTS := .ci/run .ci/install-system-packages $(wildcard launch/*.sh launch/slu
 export PATH := $(BIN):$(PATH)
 export VENV RUNS IMAGES
 
-.PHONY: docs docs-figures demo test test-fast test-cluster lint setup bench-stream bench-shuffle bench-remote bench-scaling bench-storm bench-chaos bench-checkpoint bench-train bench-pack bench-pretraining bench-large bench-eyes bench-tasks bench-gpu mutants clean
+.PHONY: docs docs-figures demo test test-fast test-cluster lint setup bench-stream bench-shuffle bench-remote bench-scaling bench-storm bench-chaos bench-checkpoint bench-train bench-pack bench-pretraining bench-large bench-eyes bench-tasks bench-augmentation bench-gpu mutants clean
 
 demo: $(STAMP)
 	@launch/demo.sh
@@ -136,6 +137,9 @@ bench-eyes: $(STAMP)
 
 bench-tasks: $(STAMP)
 	python -m benchmarks.other_tasks
+
+bench-augmentation: $(STAMP)
+	python -m benchmarks.augmentation
 
 bench-gpu: $(STAMP)
 	python -m benchmarks.gpu_hour $(if $(SMALL),--small)

@@ -13,6 +13,8 @@ FASTEST = 600e12
 """Operations per second of a step that no GPU of today exceeds: 60 % of an H200's 989e12 in bf16."""
 ROOM = 1.2
 """The loader should be this many times as fast as the step: images differ, and stores have slow moments."""
+FINETUNING, FINETUNING_ON_CPU = 8, 2
+"""Most loader processes of a fine-tuning on a GPU; all of them on a CPU, whose steps are slow."""
 MOST = 16
 """A process takes 70 MB. With a small model even this many may be too few; data.workers takes any number."""
 
@@ -27,6 +29,15 @@ def needed_processes(model: Model) -> int:
 def available_processes(cores: float) -> int:
     """Loader processes for which a rank has cores: all but one, and at least one. `cores`: of one rank."""
     return max(1, min(MOST, math.floor(cores) - 1))
+
+
+def finetuning_workers(cores: float, *, on_gpu: bool) -> int:
+    """Loader processes of one fine-tuning. `cores`: that it may use.
+
+    `make bench-augmentation`: one core crops and augments 306 images/s, a third of what it gives to
+    pretraining. A ViT-L takes up to 1,600 images/s at `FASTEST`.
+    """
+    return min(FINETUNING, available_processes(cores)) if on_gpu else FINETUNING_ON_CPU
 
 
 def choose_workers(model: Model, cores: float, *, on_gpu: bool) -> int:

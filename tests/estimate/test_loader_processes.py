@@ -5,7 +5,12 @@ from __future__ import annotations
 import pytest
 
 from retfound_dist.config.schema import Model
-from retfound_dist.estimate.loader_processes import MOST, choose_workers, needed_processes
+from retfound_dist.estimate.loader_processes import (
+    MOST,
+    choose_workers,
+    finetuning_workers,
+    needed_processes,
+)
 
 LARGE, SMALL = Model(), Model(name="vit_small_patch16")
 
@@ -23,3 +28,10 @@ def test_a_core_is_left_for_the_rank_and_one_process_always_loads(cores: float, 
 
 def test_a_step_on_a_cpu_needs_one() -> None:
     assert choose_workers(SMALL, 64.0, on_gpu=False) == 1
+
+
+@pytest.mark.parametrize(
+    ("cores", "on_gpu", "workers"), [(96.0, True, 8), (4.0, True, 3), (1.0, True, 1), (96.0, False, 2)]
+)
+def test_fine_tuning_takes_what_there_is_up_to_eight(cores: float, on_gpu: bool, workers: int) -> None:
+    assert finetuning_workers(cores, on_gpu=on_gpu) == workers

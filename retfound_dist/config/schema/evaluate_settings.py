@@ -55,8 +55,8 @@ class EvalData:
     shots of the same draw. 0: all patients."""
     shot_draw: Count = 0
     """Number of the random draw of `label_shots`. Another draw chooses other patients."""
-    workers: Count = 2
-    """Loader processes."""
+    workers: Count | Literal["auto"] = "auto"
+    """Loader processes. `auto`: on a GPU up to 8, as many as there are cores but one; 2 on a CPU."""
     bad_sample_budget: Count = 10
     """How many unreadable images are left out and reported. With one more, the evaluation stops with an
     error."""

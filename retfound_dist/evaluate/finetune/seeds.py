@@ -11,6 +11,7 @@ import numpy as np
 from torch import nn
 
 from retfound_dist.config.schema import EvaluateConfig, Finetune
+from retfound_dist.estimate.loader_processes import finetuning_workers
 from retfound_dist.evaluate.data.external_validation import load_with_external
 from retfound_dist.evaluate.data.labelled_set import LabelledSet
 from retfound_dist.evaluate.data.starting_weights import NONE, StartingWeights, open_starting_weights
@@ -18,6 +19,7 @@ from retfound_dist.evaluate.finetune.finetuning import FinetuneResult, KeptSeed,
 from retfound_dist.evaluate.finetune.objectives import output_count
 from retfound_dist.evaluate.finetune.parallel_runs import run_in_parallel
 from retfound_dist.evaluate.scores import metrics
+from retfound_dist.runtime.host_cores import allowed_cores, cores_per_rank
 from retfound_dist.runtime.progress import ProgressDisplay, epoch_line
 
 Keep = Callable[[nn.Module, FinetuneResult], KeptSeed]
@@ -48,13 +50,22 @@ def finetune_seed(
         data,
         recipe,
         seed,
-        config.data.workers,
+        _workers(config),
         on_step=show.advance,
         on_epoch=lambda row: show.say(epoch_line(row, recipe.epochs)),
     )
     if keep:
         result = replace(result, kept=keep(model, result))
     return result, model
+
+
+def _workers(config: EvaluateConfig) -> int:
+    """Loader processes of one of the fine-tunings that run side by side."""
+    if config.data.workers != "auto":
+        return config.data.workers
+    own = allowed_cores()
+    cores = cores_per_rank(own, [own]) / max(1, config.jobs)
+    return finetuning_workers(cores, on_gpu=best_device().type == "cuda")
 
 
 def finetune_other_seeds(
