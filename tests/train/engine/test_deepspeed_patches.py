@@ -136,6 +136,19 @@ def test_unchanged_deepspeed_builds_an_operator_to_join_ranks_on_cpus(
     assert built, "DeepSpeed no longer builds the operator: delete no_shared_memory_operator"
 
 
+def test_ranks_on_gpus_join_although_deepspeed_does_not_list_the_operator_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import deepspeed
+
+    operators = deepspeed.ops.__compatible_ops__
+    monkeypatch.delitem(operators, "deepspeed_shm_comm")
+    before = dict(operators)
+    with deepspeed_patches.no_shared_memory_operator():
+        assert operators == before
+    assert operators == before
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("patched", [True, False])
 def test_unchanged_deepspeed_imports_a_compiler_for_an_optimizer_that_is_not_used(patched: bool) -> None:
