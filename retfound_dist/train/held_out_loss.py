@@ -31,7 +31,7 @@ class HeldOut:
     count: int
     """Number of images of all ranks."""
     batches: list[MicroBatch]
-    """In host memory. Every rank has the same number of micro-batches, padded with weight 0."""
+    """In host memory, page-locked if there is a GPU. Every rank has the same number of micro-batches, padded with weight 0."""
 
     def score(self, engine: TrainingEngine, model: MaskedAutoencoder, group: RankGroup) -> float:
         """Mean loss over all images; every rank must call it after the same step."""
@@ -43,7 +43,8 @@ class HeldOut:
         with torch.no_grad(), uncompiled(model):
             for batch in self.batches:
                 images, noise, weight = (
-                    tensor.to(group.device) for tensor in (batch.images, batch.noise, batch.weight)
+                    tensor.to(group.device, non_blocking=True)
+                    for tensor in (batch.images, batch.noise, batch.weight)
                 )
                 total += (forward(images, noise) * weight).sum()
         model.train()

@@ -111,7 +111,9 @@ def test_on_a_cpu_nothing_waits(name: str, gpu: PretendGpu) -> None:
 
 NO_WAITS: dict[str, Callable[[torch.Tensor], Any]] = {
     "copy from page-locked memory": lambda x: torch.ones(3).pin_memory().to(x.device, non_blocking=True),
-    "copy from page-locked rows": lambda x: torch.empty(4, 3, pin_memory=True)[1:].to("cuda", non_blocking=True),
+    "copy from page-locked rows": lambda x: torch.empty(4, 3, pin_memory=True)[1:].to(
+        "cuda", non_blocking=True
+    ),
     "index of the GPU": lambda x: x[torch.arange(2, device=x.device)],
     "slice": lambda x: x[1:, None],
     "number of the host": lambda x: x * 2.0 + torch.tensor(1.0),

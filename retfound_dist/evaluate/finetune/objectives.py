@@ -66,8 +66,10 @@ class ClassObjective:
 
     def loss(self, outputs_BO: Tensor, targets_BC: Tensor) -> Tensor:
         """`soft_targets.training_loss`."""
-        weights_C = None if self.weights_C is None else self.weights_C.to(outputs_BO.device)
-        return training_loss(outputs_BO, targets_BC, weights_C)
+        if self.weights_C is not None:
+            # Kept there: a copy in each step would wait for the GPU.
+            self.weights_C = self.weights_C.to(outputs_BO.device)
+        return training_loss(outputs_BO, targets_BC, self.weights_C)
 
     def predictions(self, outputs_BO: Tensor) -> Tensor:
         """Probabilities (B, C)."""

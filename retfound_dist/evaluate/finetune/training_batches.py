@@ -186,5 +186,7 @@ def batches(
             num_workers=workers,
             multiprocessing_context=_fork_server() if workers else None,
             worker_init_fn=send_tensors_in_memory if workers else None,
+            # Otherwise each copy to the GPU would wait for the step before.
+            pin_memory=torch.cuda.is_available(),
         )
         yield from loader

@@ -110,8 +110,9 @@ class AttentiveHead(nn.Module):
         drawn_QD = torch.randn(QUERIES, width, generator=torch.Generator().manual_seed(seed))
         self.queries_QD = nn.Parameter(_QUERY_SPREAD * drawn_QD)
         # The plain mean of many tokens varies much less than a single token, so the means are scaled again.
-        # No momentum: `_set_norm` measures mean and variance over all fitted images.
-        self.norm = nn.BatchNorm1d(QUERIES * width, affine=False, momentum=None)
+        # No moving average: `_set_norm` measures mean and variance over all fitted images. With `None`, torch
+        # would read its count of batches from the GPU in each step.
+        self.norm = nn.BatchNorm1d(QUERIES * width, affine=False, momentum=1.0)
         self.classifier = nn.Linear(QUERIES * width, len(shares_C))
         nn.init.zeros_(self.classifier.weight)
         with torch.no_grad():

@@ -99,12 +99,18 @@ def attend(pool: AttentionPool, features_ND: Features, index: UnitIndex) -> tupl
     """Probabilities (U, C) of the units, and the weight (N,) of each image in its unit."""
     pool.eval()
     device: Any = pool.shift_D.device
-    rows_ND = torch.from_numpy(features_ND).to(device)
-    probabilities_UC = np.zeros((len(index), pool.head.out_features))
-    weights_N = np.zeros(len(features_ND))
+    # In the order of the units, and copied back once: each copy between host and GPU waits for the GPU.
+    order_N = np.concatenate(index.images_of_units)
+    rows_ND = torch.from_numpy(features_ND[order_N]).to(device)
+    probabilities, weights, start = [], [], 0
     # One unit at a time: filling up would change the last digits, so a unit would depend on its neighbours.
-    for number, images in enumerate(index.images_of_units):
-        logits_1C, weights_1K = pool(*pad_units(rows_ND, [images]))
-        probabilities_UC[number] = logits_1C[0].double().softmax(0).cpu().numpy()
-        weights_N[images] = weights_1K[0].double().cpu().numpy()
-    return probabilities_UC, weights_N
+    for images in index.images_of_units:
+        rows_1KD = rows_ND[None, start : start + len(images)]
+        present_1K = torch.ones(rows_1KD.shape[:2], dtype=torch.bool, device=device)
+        logits_1C, weights_1K = pool(rows_1KD, present_1K)
+        probabilities.append(logits_1C[0].double().softmax(0))
+        weights.append(weights_1K[0].double())
+        start += len(images)
+    weights_N = np.zeros(len(features_ND))
+    weights_N[order_N] = torch.cat(weights).cpu().numpy()
+    return torch.stack(probabilities).cpu().numpy(), weights_N
