@@ -1,6 +1,7 @@
 """The compiled step: a graph for each part, also for a padded micro-batch, and the plain step's numbers."""
 
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from retfound_dist.config.schema import Model
 from retfound_dist.errors import ConfigError
 from retfound_dist.model import compilation
 from retfound_dist.model.compilation import GRAPHS, compile_model, should_compile, uncompiled
-from retfound_dist.model.mae import MaskedAutoencoder
+from retfound_dist.model.mae import ENCODERS, MaskedAutoencoder
 from retfound_dist.stream.loader import open_stream
 from tests.stream.stream_inputs import make_set
 
@@ -98,6 +99,43 @@ def test_a_pass_without_compilation_compiles_nothing_and_leaves_the_model_compil
     compiled_loss = model.train()(images, noise)
     assert counters["stats"]["unique_graphs"] == GRAPHS
     torch.testing.assert_close(loss, compiled_loss.detach())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ENCODERS)
+def test_every_encoder_at_full_depth_is_a_graph_for_each_part(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On torch's meta device, and without generating code: a ViT-L would take minutes and gigabytes."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    torch._dynamo.reset()
+    counters.clear()
+    with torch.device("meta"):
+        model = MaskedAutoencoder(Model(name=name))
+        images, noise = torch.zeros(2, 1, 224, 224, dtype=torch.uint8), torch.zeros(2, model.patches)
+    compile_model(model)
+    for _ in range(2):
+        model(images, noise).sum().backward()
+    assert counters["stats"]["unique_graphs"] == GRAPHS
+    assert not counters["graph_break"]
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    assert all(parameter.grad is not None for parameter in trained)
+
+
+@pytest.mark.slow
+def test_code_is_generated_for_the_papers_encoder() -> None:
+    torch._dynamo.reset()
+    counters.clear()
+    torch.manual_seed(0)
+    model = MaskedAutoencoder(Model(name="vit_large_patch16", image_size=64, decoder_depth=1))
+    model.blocks = model.blocks[:2]
+    images, noise = torch.randint(0, 256, (2, 1, 64, 64), dtype=torch.uint8), torch.rand(2, model.patches)
+    plain = model(images, noise)
+    compile_model(model)
+    losses = model(images, noise)
+    losses.sum().backward()
+    torch.testing.assert_close(losses, plain, rtol=1e-5, atol=1e-5)
+    assert counters["stats"]["unique_graphs"] == GRAPHS
 
 
 def test_a_break_of_the_graph_is_an_error() -> None:
