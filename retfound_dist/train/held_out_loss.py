@@ -31,7 +31,10 @@ class HeldOut:
     count: int
     """Number of images of all ranks."""
     batches: list[MicroBatch]
-    """In host memory, page-locked if there is a GPU. Every rank has the same number of micro-batches, padded with weight 0."""
+    """In host memory, page-locked if there is a GPU. Every rank has the same number of micro-batches.
+
+    They are padded with weight 0.
+    """
 
     def score(self, engine: TrainingEngine, model: MaskedAutoencoder, group: RankGroup) -> float:
         """Mean loss over all images; every rank must call it after the same step."""

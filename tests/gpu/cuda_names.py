@@ -64,7 +64,7 @@ def cuda_functions(gpu: PretendGpu) -> dict[str, Any]:
     def answer(value: Any = None) -> Callable[..., Any]:
         return lambda *_, **__: value
 
-    properties = SimpleNamespace(name="pretended GPU", total_memory=gpu.free_bytes)
+    properties = SimpleNamespace(name="pretended GPU", total_memory=gpu.free_bytes, uuid="0-0-0-0-0")
     return {
         **dict.fromkeys(
             ("_lazy_init", "init", "set_device", "reset_peak_memory_stats", "empty_cache"), answer()
@@ -82,6 +82,7 @@ def cuda_functions(gpu: PretendGpu) -> dict[str, Any]:
         "manual_seed": gpu.seed,
         "manual_seed_all": gpu.seed,
         "Event": _Event,
+        "set_sync_debug_mode": answer(),
         "Stream": _Stream,
         "current_stream": lambda *_: _Stream(),
         "default_stream": lambda *_: _Stream(),

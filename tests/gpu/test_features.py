@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from retfound_dist.config.schema import EvalModel, Probe
+from retfound_dist.doctor.numeric_check import numeric_checks
 from retfound_dist.evaluate.data.starting_weights import StartingWeights, open_starting_weights
 from retfound_dist.evaluate.finetune.heatmaps import heat_maps
 from retfound_dist.evaluate.probe import attentive_probe
@@ -21,6 +24,7 @@ from retfound_dist.evaluate.probe.patch_tokens import PatchTokens
 from retfound_dist.model.backbones.backbone import _channel_values
 from retfound_dist.model.backbones.plain_vit import PlainVit
 from retfound_dist.model.mae import EncoderShape
+from tests.doctor.checkups import small_checkup
 from tests.gpu.gpu_tensor import PretendGpu
 from tests.gpu.pretend_gpu import pretend_gpu
 
@@ -93,3 +97,10 @@ def test_heat_maps_are_those_of_a_cpu(gpu: PretendGpu) -> None:
     np.testing.assert_allclose(ours.rollout, plain.rollout, atol=1e-6)
     np.testing.assert_allclose(ours.gradient, plain.gradient, atol=1e-5)
     assert sum(wait.why == "copies to the host" for wait in waits) == 2, "one for each map"
+
+
+def test_the_doctor_compares_the_gpu_with_a_cpu(gpu: PretendGpu, tmp_path: Path) -> None:
+    checkup = small_checkup(tmp_path, "train.compile=false")
+    checkup = replace(checkup, group=replace(checkup.group, device=gpu.device))
+    numbers, waits, graph = numeric_checks(checkup)
+    assert (numbers.status, waits.status, graph.status) == ("ok", "ok", "skipped"), numbers.text
