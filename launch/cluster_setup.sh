@@ -3,6 +3,7 @@
 #   launch/cluster_setup.sh [FOLDER]        FOLDER: on a file system that all nodes share (default: .venv here)
 #
 #   PYTHON=python3.11     the interpreter (`module load python/3.11` first, where there are modules)
+#   TORCH=2.10.0          for NVIDIA drivers older than 580 (docs/slurm.md)
 #   SCRATCH=/scratch/me   where pip's cache and temporary files go: home folders are small (default: $TMPDIR or /tmp)
 #
 # Then:  VENV=FOLDER sbatch --nodes=4 --gpus-per-node=8 launch/slurm/pretrain.sbatch CONFIG.toml
@@ -25,7 +26,8 @@ esac
 [ -x "$folder/bin/python" ] || "$python" -m venv "$folder"
 export PIP_CACHE_DIR=$scratch/pip-cache TMPDIR=$scratch DS_BUILD_OPS=0
 echo "installing into $folder (some 6 GB)"
-"$folder/bin/python" -m pip install -q --disable-pip-version-check -c constraints.txt ".[dashboard]"
+launch/constraints.sh >"$folder/constraints.txt"
+"$folder/bin/python" -m pip install -q --disable-pip-version-check -c "$folder/constraints.txt" ".[dashboard]"
 
 # test what a node needs
 "$folder/bin/retfound" plan configs/pretrain_vitl_oct.toml --nodes 1 --gpus-per-node 8 >/dev/null

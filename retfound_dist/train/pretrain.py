@@ -47,7 +47,7 @@ from retfound_dist.train.ranks.process_group import (
 )
 from retfound_dist.train.ranks.rank_failures import Failure, RankFailures
 from retfound_dist.train.ranks.upload_process import UploadProcess
-from retfound_dist.train.ranks.watchdog import Watchdog, record_restart, would_fail_again
+from retfound_dist.train.ranks.watchdog import Watchdog, cancel_restart, record_restart, would_fail_again
 from retfound_dist.train.run_setup import (
     ReadyRun,
     RunContext,
@@ -115,6 +115,7 @@ def pretrain(
         # Before the ranks join, which takes seconds, and before the lock: nothing is written here.
         if has_begun and is_finished(url, steps, config.run.resume):
             display.say(f"{url} has reached its last step, {steps}: nothing to do")
+            cancel_restart()
             return 0
         timeout = collective_timeout(config.train.hang_minutes, config.checkpoint.patience_s)
         group = join_ranks(world, config.train.threads, config.train.device, timeout)

@@ -34,7 +34,7 @@ from retfound_dist.train.logs.run_logger import RunLogger
 from retfound_dist.train.logs.telemetry import Clock, memory_gb, show_step
 from retfound_dist.train.ranks.collectives import DelayedFlags, RankGroup
 from retfound_dist.train.ranks.preemption import StopRequest
-from retfound_dist.train.ranks.watchdog import Watchdog, cancel_restart, request_restart
+from retfound_dist.train.ranks.watchdog import Watchdog, cancel_restart, request_restart, restart_after_stop
 from retfound_dist.train.schedule import RunSchedule
 from retfound_dist.train.train_step import train_step
 
@@ -145,7 +145,8 @@ class Trainer:
         self.watchdog.stop()
         self.stop_request.ignore_signals()
         # After `train.max_minutes` the run is not over: the job has to be queued again.
-        if not (self.stop_request.out_of_time and done < schedule.last_step):
+        goes_on = self.stop_request.out_of_time or restart_after_stop()
+        if not (goes_on and done < schedule.last_step):
             cancel_restart()
         return done
 

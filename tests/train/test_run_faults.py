@@ -15,7 +15,7 @@ import pytest
 from retfound_dist.formats import checkpoint_folder, run_folder
 from retfound_dist.formats.shard_set import Manifest
 from retfound_dist.io import storage
-from retfound_dist.train.ranks.watchdog import HUNG, RESTART_FILE_VARIABLE
+from retfound_dist.train.ranks.watchdog import HUNG, RESTART_AFTER_STOP_VARIABLE, RESTART_FILE_VARIABLE
 from tests.stream.stream_inputs import make_set
 from tests.train.launching import metrics, pretrain, start
 
@@ -104,6 +104,28 @@ def test_another_start_is_wanted_where_a_rank_was_killed_and_not_where_the_run_e
     wild = [FP32, "train.steps=60", "optim.base_lr=1e30", "train.bad_step_budget=1"]
     assert pretrain(1, tmp_path / "wild", manifest.url, *wild).returncode == 2
     assert not again.exists()
+
+
+def test_on_kubernetes_another_start_is_wanted_after_a_stop_and_not_of_a_run_that_has_ended(
+    manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    again, run = tmp_path / "start_again", tmp_path / "run"
+    monkeypatch.setenv(RESTART_FILE_VARIABLE, str(again))
+    monkeypatch.setenv(RESTART_AFTER_STOP_VARIABLE, "1")
+    again.touch()
+    settings = [FP32, "train.steps=100000"]
+    stopped = start(1, run, manifest.url, *settings)
+    wait_for(lambda: len(metrics(run)) > 2)
+    stopped.send_signal(signal.SIGTERM)
+    stopped.communicate(timeout=120)
+    assert stopped.returncode == 0
+    assert again.exists()
+    for said in ("finished at step 4", "has reached its last step, 4: nothing to do"):
+        again.touch()
+        done = pretrain(1, tmp_path / "short", manifest.url, FP32, "train.steps=4")
+        assert done.returncode == 0
+        assert said in done.stderr
+        assert not again.exists()
 
 
 def test_a_second_run_on_the_same_url_is_refused_and_the_first_goes_on(

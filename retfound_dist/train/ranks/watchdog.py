@@ -27,7 +27,9 @@ C_THREAD_DELAY_S = 10.0
 """Seconds after the limit at which a thread in C ends the process, if the Python thread did not."""
 # A file, because the exit code is lost: torchrun always exits with 1, and a killed process has none.
 RESTART_FILE_VARIABLE = "RETFOUND_START_AGAIN"
-"""Environment variable of pretrain.sbatch: a file that exists while the run should be started again."""
+"""Environment variable of pretrain.sbatch and pod.sh: a file that exists while another start is wanted."""
+RESTART_AFTER_STOP_VARIABLE = "RETFOUND_START_AGAIN_AFTER_STOP"
+"""Environment variable of kubernetes/pod.sh: a run that is asked to stop is not cancelled, only moved."""
 
 
 def request_restart() -> None:
@@ -42,6 +44,11 @@ def cancel_restart() -> None:
     if path := os.environ.get(RESTART_FILE_VARIABLE):
         with suppress(OSError):
             os.unlink(path)
+
+
+def restart_after_stop() -> bool:
+    """Whether a run that was asked to stop should be started again."""
+    return bool(os.environ.get(RESTART_AFTER_STOP_VARIABLE))
 
 
 def would_fail_again(error: BaseException) -> bool:
