@@ -18,6 +18,8 @@
 # make bench-augmentation     images that a core gives a step: fine-tuning beside pretraining (1 minute)
 # make bench-gpu [SMALL=1]    all that needs a GPU, in pieces of under ten minutes: doctor, training, loader, saves (40 minutes)
 # make mutants                faults in the core modules that the tests would not notice (45 minutes on two cores)
+# make wheelhouse [TORCH=2.10.0] [PYTHON_VERSION=3.12]   all wheels for a machine without a network (launch/wheelhouse.sh)
+# make test-lowest            the fast tests on the lowest versions that pyproject.toml allows (.venv-lowest)
 # make docs                   the pages and figures in docs/ that are made by commands
 # make docs-figures           docs/report.png: a small run, its report, a picture of it (3 minutes)
 # make lint | setup | clean
@@ -29,17 +31,20 @@ PYTHON ?= python3
 VENV ?= .venv
 RUNS ?= runs
 IMAGES ?=
+TORCH ?=
+WHEELHOUSE ?= wheelhouse
+PYTHON_VERSION ?=
 
 SHELL := /bin/bash
 BIN := $(abspath $(VENV))/bin
 STAMP := $(VENV)/.installed
-SCRIPTS := .ci/run .ci/install-system-packages $(wildcard launch/*.sh launch/slurm/*.sbatch launch/slurm/*.sh tests/cluster/infra/*.sh)
+SCRIPTS := .ci/run .ci/install-system-packages $(wildcard launch/*.sh launch/slurm/*.sbatch launch/slurm/*.sh launch/kubernetes/*.sh tests/cluster/infra/*.sh)
 
 # DeepSpeed compiles a small operator on first use: it looks for ninja on PATH.
 export PATH := $(BIN):$(PATH)
-export VENV RUNS IMAGES
+export VENV RUNS IMAGES TORCH WHEELHOUSE PYTHON_VERSION PYTHON
 
-.PHONY: docs docs-figures demo test test-fast test-cluster lint setup bench-stream bench-shuffle bench-remote bench-scaling bench-storm bench-chaos bench-checkpoint bench-train bench-pack bench-pretraining bench-large bench-eyes bench-tasks bench-augmentation bench-gpu mutants clean
+.PHONY: docs docs-figures demo test test-fast test-lowest test-cluster lint setup wheelhouse bench-stream bench-shuffle bench-remote bench-scaling bench-storm bench-chaos bench-checkpoint bench-train bench-pack bench-pretraining bench-large bench-eyes bench-tasks bench-augmentation bench-gpu mutants clean
 
 demo: $(STAMP)
 	@launch/demo.sh
@@ -78,8 +83,22 @@ $(STAMP): pyproject.toml constraints.txt
 	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV) \
 	|| { echo "cannot make $(VENV): install Python's venv (Debian: python3-venv), remove $(VENV), try again"; exit 1; }
 	@echo "[setup] installing into $(VENV): some 6 GB and 3 minutes the first time"
-	DS_BUILD_OPS=0 $(VENV)/bin/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@launch/constraints.sh > $(VENV)/constraints.txt
+	DS_BUILD_OPS=0 $(VENV)/bin/python -m pip install -qq --disable-pip-version-check -c $(VENV)/constraints.txt -e ".[dev]"
 	@touch $@
+
+wheelhouse:
+	@launch/wheelhouse.sh
+
+LOWEST := $(VENV)-lowest
+$(LOWEST)/.installed: pyproject.toml constraints-lowest.txt
+	@test -x $(LOWEST)/bin/python || $(PYTHON) -m venv $(LOWEST)
+	@echo "[setup] installing the lowest versions into $(LOWEST): some 7 GB and 4 minutes the first time"
+	DS_BUILD_OPS=0 $(LOWEST)/bin/python -m pip install -qq --disable-pip-version-check -c constraints-lowest.txt -e ".[dev]"
+	@touch $@
+
+test-lowest: $(LOWEST)/.installed
+	PATH=$(abspath $(LOWEST))/bin:$$PATH $(SIDE_BY_SIDE) -m "not slow and not cluster"
 
 # The peers want an older numpy than constraints.txt: they get an environment of their own on top of $(VENV).
 BENCH := $(VENV)-bench

@@ -15,6 +15,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.version import Version
 
 from tests import ROOT
 
@@ -149,6 +150,35 @@ def test_what_is_declared_has_a_tested_version() -> None:
     assert needed - pinned == {"retfound-dist"}
 
 
+def test_the_lowest_tested_versions_are_those_that_are_declared() -> None:
+    """`make test-lowest` installs what pyproject.toml allows at the least, so no declared version is untried."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lists = [project["dependencies"]]
+    lists += [texts for extra, texts in project["optional-dependencies"].items() if extra not in TOOLS]
+    floors = {}
+    for text in (text for texts in lists for text in texts):
+        declaration = re.fullmatch(r"([\w-]+)(?:>=|==)([\d.]+)", text)
+        assert declaration, f"{text}: no lowest version"
+        floors[distribution(text)] = Version(declaration[2])
+    first_part = (ROOT / "constraints-lowest.txt").read_text().split("\n\n")[0]
+    lowest = dict(line.split("==") for line in first_part.splitlines() if not line.startswith("#"))
+    assert {distribution(name): Version(version) for name, version in lowest.items()} == floors
+
+
+def test_another_torch_replaces_the_tested_one_and_its_torchvision() -> None:
+    def constraints(torch: str) -> list[str]:
+        env = os.environ | {"TORCH": torch}
+        script = str(ROOT / "launch/constraints.sh")
+        return subprocess.run(
+            [script], env=env, capture_output=True, text=True, check=True
+        ).stdout.splitlines()
+
+    tested, other = constraints(""), constraints("2.10.0")
+    assert tested == (ROOT / "constraints.txt").read_text().splitlines()
+    assert [line for line in other if line.startswith("torch")] == ["torch==2.10.0"]
+    assert set(tested) - set(other) == {line for line in tested if re.match(r"torch(vision)?==", line)}
+
+
 def test_the_version_is_in_the_changelog() -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     assert f"## {version}" in (ROOT / "CHANGELOG.md").read_text()
@@ -192,12 +222,19 @@ def test_the_cluster_recipe_refuses_an_interpreter_that_is_not_there(tmp_path: P
     assert "python9.9" in done.stderr
 
 
-def test_the_container_recipe_copies_what_is_there() -> None:
-    """Every COPY names a file or folder of the repository, and the entry point is among them."""
+def test_the_container_recipe_copies_what_is_there_and_installs_what_is_tested() -> None:
+    """Every COPY names a file or folder of the repository; pip installs the tested versions."""
     text = (ROOT / "launch/Containerfile").read_text()
     copied = [word for line in re.findall(r"^COPY (.*)$", text, re.M) for word in line.split()[:-1]]
     assert copied
     assert all((ROOT / word).exists() for word in copied), copied
+    base = re.search(r"^ARG BASE=(.*)$", text, re.M)
+    assert base is not None
+    assert base[1].startswith("python:")  # CUDA comes with torch's wheel, and nothing needs nvcc
+    installs = [line for line in text.splitlines() if "pip install" in line]
+    assert installs
+    assert all("-c /tmp/constraints.txt" in line for line in installs)
+    assert "launch/constraints.sh >/tmp/constraints.txt" in text
     entry = re.search(r'ENTRYPOINT \["/opt/retfound/(.*)"\]', text)
     assert entry is not None
     assert os.access(ROOT / entry[1], os.X_OK)
