@@ -14,7 +14,7 @@
 # make bench-checkpoint       how long a checkpoint stops a run, how slow it is until that is written (5 minutes)
 # make bench-large            a list of 1.6 million images, 10,000 runs, pages and intervals of many predictions (5 minutes)
 # make bench-eyes           central slice, mean of logits and attention, where few slices show the lesion (10 minutes)
-# make bench-tasks            labels, a number and grades on generated images: no pretraining beside pretraining (20 minutes)
+# make bench-tasks            labels, a number and grades on generated images: no pretraining beside pretraining (30 minutes)
 # make bench-augmentation     images that a core gives a step: fine-tuning beside pretraining (1 minute)
 # make bench-gpu [SMALL=1]    all that needs a GPU, in pieces of under ten minutes: doctor, training, loader, saves (40 minutes)
 # make mutants                faults in the core modules that the tests would not notice (45 minutes on two cores)

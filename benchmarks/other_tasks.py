@@ -34,8 +34,8 @@ TASKS = {
     "severity": ("ordinal", ("severity",)),
 }
 """Title of each task -> its kind and targets."""
-ORDINAL_EPOCHS = 3
-"""Times as many epochs for the grades: after eight their order is not learned, after 24 it is."""
+LONG = {"regression", "ordinal"}
+"""Kinds with three times as many epochs: after eight an order is learned or not by chance, after 24 it is."""
 
 
 def run(*command: str) -> None:
@@ -48,7 +48,7 @@ def compare(out: Path, title: str, checkpoint: str, epochs: int) -> dict[str, An
     """compare.json of one task."""
     kind, targets = TASKS[title]
     folder = out / kind
-    epochs *= ORDINAL_EPOCHS if kind == "ordinal" else 1
+    epochs *= 3 if kind in LONG else 1
     run(
         "compare", "configs/demo/compare.toml", f'weights={{none="none", pretrained="{checkpoint}"}}',
         f"task.kind={kind}", f"task.targets={json.dumps(targets)}", f"data.path={out / 'shards'}",
@@ -85,7 +85,7 @@ def main() -> None:
     parser.add_argument("--patients", default=400, type=int)
     parser.add_argument("--steps", default=600, type=int, help="of the pretraining")
     parser.add_argument(
-        "--epochs", default=8, type=int, help="of each fine-tuning; grades have three times as many"
+        "--epochs", default=8, type=int, help="of labels; the number and grades have three times as many"
     )
     chosen = parser.parse_args()
     out = chosen.out.resolve()
