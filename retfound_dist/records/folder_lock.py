@@ -33,6 +33,8 @@ LOCK = "LOCK.json"
 HEARTBEAT_S, STALE_AFTER_S, RACE_PAUSE_S = 10.0, 35.0, 0.5
 REPAIR_ATTEMPTS = 3
 """How often a new lock that arrived damaged is written again."""
+STABLE_READS = 4
+"""How often a lock is read again that differs from one reading to the next."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,7 @@ class FolderLock:
 
     def acquire(self) -> None:
         """Acquire the lock and keep it alive. Raises the conflict error where another process holds it."""
-        current = self._read_current()
+        current = self._read_stable()
         if isinstance(current, bytes) or (current and not self._is_abandoned(current)):
             self._wait_for_silence(current)
         self._created_folder = storage.is_local(self._folder) and not storage.is_folder(self._folder)
@@ -120,7 +122,7 @@ class FolderLock:
     def delete_if_abandoned(self) -> None:
         """Delete the lock, without acquiring it, where its process is known to be dead."""
         with suppress(RetfoundError):
-            current = self._read_current()
+            current = self._read_stable()
             if isinstance(current, Holder) and self._is_abandoned(current):
                 storage.delete(self._url)
 
@@ -140,8 +142,11 @@ class FolderLock:
             return
         self._thread.join(HEARTBEAT_S)
         with suppress(RetfoundError):
-            holder = self._read_holder()
-            if self._is_mine(holder):
+            current = self._read_stable()
+            # A damaged lock is this process's own, because no other has taken it: its last heartbeat arrived
+            # damaged. Left behind, it would let the next start wait, or stop it.
+            is_own_damaged = isinstance(current, bytes) and not self._lost_reason
+            if is_own_damaged or (isinstance(current, Holder) and self._is_mine(current)):
                 storage.delete(self._url)
         if self._created_folder:
             with suppress(OSError):
@@ -164,10 +169,14 @@ class FolderLock:
         while time.monotonic() < deadline:
             time.sleep(1)
             current = self._read_current()
+            if current != holder:
+                # Only what stays so was written by a living process. A byte may also change on its way.
+                current = self._read_stable()
             if current is None:
                 return
             if current != holder:
-                raise self._conflict_error(current if isinstance(current, Holder) else None)
+                named = current if isinstance(current, Holder) else holder
+                raise self._conflict_error(named if isinstance(named, Holder) else None)
 
     def _is_abandoned(self, holder: Holder) -> bool:
         """Whether the holder is an earlier start of this job, or an ended process of this machine."""
@@ -227,6 +236,15 @@ class FolderLock:
             if storage.exists(self._url):
                 raise
             return None
+
+    def _read_stable(self) -> Holder | bytes | None:
+        """What two readings in a row agree on; after `STABLE_READS` the last one."""
+        current = self._read_current()
+        for _ in range(STABLE_READS):
+            previous, current = current, self._read_current()
+            if current == previous:
+                break
+        return current
 
     def _read_holder(self) -> Holder | None:
         """The holder; None where there is no lock, or a damaged one."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+import threading
 import uuid
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -137,3 +139,51 @@ def test_one_flipped_letter_leaves_an_id_the_same_and_two_do_not() -> None:
     assert is_same_id(holder_id, flipped)
     assert not is_same_id(holder_id, "xx" + holder_id[2:])
     assert not is_same_id(holder_id, holder_id[:-1])
+
+
+def test_a_damaged_lock_of_one_s_own_goes_with_it(tmp_path: Path) -> None:
+    lock = new_lock(tmp_path / "run")
+    lock.acquire()
+    lock._ended.set()  # no heartbeat, which would repair it
+    lock._thread.join()
+    (tmp_path / "run" / LOCK).write_bytes(b'{"id": \xff')
+    lock.release()
+    assert not (tmp_path / "run" / LOCK).exists()
+
+
+@pytest.mark.parametrize("stored", ["damaged", "whole"])
+def test_a_byte_that_changes_while_an_old_lock_is_read_does_not_make_its_holder_alive(
+    stored: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = tmp_path / "run"
+    url.mkdir()
+    text = b'{"id": \xff' if stored == "damaged" else json.dumps(asdict(elsewhere(beat=7))).encode()
+    (url / LOCK).write_bytes(text)
+    read, count = storage.read_bytes, 0
+
+    def flip_every_third(where: str, *arguments: object) -> bytes:
+        nonlocal count
+        count += 1
+        data = read(where, *arguments)  # type: ignore[arg-type]
+        return data[:-2] + b"x" + data[-1:] if count % 3 == 1 else data
+
+    monkeypatch.setattr(storage, "read_bytes", flip_every_third)
+    lines: list[str] = []
+    lock = new_lock(url, lines)
+    lock.acquire()
+    assert count > 4
+    assert len(lines) == 1
+    assert "waiting up to" in lines[0]
+    lock.release()
+    assert not (url / LOCK).exists()
+
+
+def test_a_damaged_lock_that_is_repaired_meanwhile_belongs_to_a_living_process(tmp_path: Path) -> None:
+    url = tmp_path / "run"
+    url.mkdir()
+    (url / LOCK).write_bytes(b'{"id": \xff')
+    repair = threading.Timer(0.5, lambda: storage.write_json(str(url / LOCK), asdict(elsewhere(beat=8))))
+    repair.start()
+    with pytest.raises(RunConflictError, match="on node7"):
+        new_lock(url).acquire()
+    repair.join()
