@@ -328,7 +328,9 @@ def _line_of_repository() -> str:
     while frame:
         path = Path(frame.f_code.co_filename)
         is_pretence = path.parent == _HERE and not path.name.startswith("test_")
-        if path.is_relative_to(_ROOT) and not is_pretence:
+        # The installed packages may be in a folder of the repository, `.venv`.
+        is_installed = "site-packages" in path.parts
+        if path.is_relative_to(_ROOT) and not is_pretence and not is_installed:
             return f"{path.relative_to(_ROOT).as_posix()} {frame.f_code.co_name}"
         frame = frame.f_back
     return "outside of this repository"
