@@ -59,6 +59,20 @@ def _own_signals() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
+def _own_environment() -> Iterator[None]:
+    """A run in this process sets variables, such as DS_ACCELERATOR on a CPU. A process that a later test
+    starts on a pretended GPU would take them over."""
+    before = dict(os.environ)
+    yield
+    changed = {name for name in before.keys() | os.environ.keys() if os.environ.get(name) != before.get(name)}
+    for name in changed - {"PYTEST_CURRENT_TEST"}:
+        if name in before:
+            os.environ[name] = before[name]
+        else:
+            del os.environ[name]
+
+
+@pytest.fixture(autouse=True)
 def _own_threads() -> Iterator[None]:
     """`main(["pretrain", ...])` sets the threads of its process. Last digits depend on their number, and a
     later test would compare with a process that has another one."""

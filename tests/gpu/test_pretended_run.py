@@ -14,13 +14,7 @@ from tests import ROOT
 from tests.stream.stream_inputs import make_set
 from tests.train.launching import SMALL, metrics
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        "PRETENDED_RUNS" not in os.environ,
-        reason="runs of two ranks failed in a run of all tests, and never alone: set PRETENDED_RUNS=1 to run them",
-    ),
-]
+pytestmark = pytest.mark.slow
 STEPS = 4
 ENGINE = "retfound_dist/train/engine/"
 BACKWARD = f"{ENGINE}deepspeed_engine.py backward"
