@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from retfound_dist.errors import DataError
 from retfound_dist.evaluate.data.starting_weights import NONE
 from retfound_dist.evaluate.report.score_tables import SCORE_NAMES
 from retfound_dist.evaluate.results.evaluation import Evaluation
@@ -18,36 +17,22 @@ DECISIVE_SCORES = ("aupr", "balanced_accuracy")
 def comparison(rows: Mapping[str, Evaluation], resamples: int) -> dict[str, Any]:
     """compare.json: scores of each row, paired differences to `none` and to the best row, and sentences."""
     first = next(iter(rows.values()))
-    for name, row in rows.items():
-        if row.keys != first.keys:
-            raise DataError(
-                f"row {name} has other test images than the first row: evaluate all rows on one set"
-            )
-    _, units_N = bootstrap.resampling_units(first.patients, first.keys, first.units)
-    # The same resamples for all rows, so that the scores of two rows in a resample are a pair.
-    weights_RN = bootstrap.resample(units_N, resamples, 0)
+    weights_RN = row_pairs.shared_resamples(rows, resamples)
     all_resampled = {
-        name: bootstrap.scores_over_seeds(r.labels_N, r.seed_probabilities_SNC, weights_RN)
-        for name, r in rows.items()
+        name: bootstrap.scores_over_seeds(row.labels_N, row.seed_probabilities_SNC, weights_RN)
+        for name, row in rows.items()
     }
     resampled = {name: groups["macro"] for name, groups in all_resampled.items()}
-    scores, names = _scores(rows, "macro"), list(rows)
-    pairs = row_pairs.pair_differences(DECISIVE_SCORES, scores, resampled)
-    best = {metric: row_pairs.best_row(metric, scores) for metric in DECISIVE_SCORES}
-    to_best = row_pairs.differences_to_best(best, names, pairs)
     none = next((name for name, row in rows.items() if row.metrics["checkpoint"]["kind"] == NONE), None)
-    to_none = row_pairs.differences_to_none(DECISIVE_SCORES, names, none, pairs)
+    differences = row_pairs.all_differences(DECISIVE_SCORES, _scores(rows, "macro"), resampled, none)
     return {
         "rows": {name: _row(row) for name, row in rows.items()},
-        "best": best,
-        "differences": to_best,
-        "against_none": to_none,
-        "pairs": pairs,
+        **differences.trees(),
         "ties": ties(rows, all_resampled),
         "sentences": [
-            *_sentences_about_none(to_none),
-            *_sentences_about_best(best, rows, to_best),
-            *comparison_wording.describe_too_few_resamples(resamples, _comparison_count(pairs)),
+            *_sentences_about_none(differences.to_none),
+            *_sentences_about_best(differences.best, rows, differences.to_best),
+            *comparison_wording.describe_too_few_resamples(resamples, differences.comparisons),
         ],
         **{key: first.metrics[key] for key in ("bootstrap", "classes", "seeds", "split", "versions")},
     }
@@ -70,10 +55,6 @@ def ties(
 
 def _scores(rows: Mapping[str, Evaluation], kind: str) -> row_pairs.RowScores:
     return {name: row.metrics[kind] for name, row in rows.items()}
-
-
-def _comparison_count(pairs: Sequence[Mapping[str, Any]]) -> int:
-    return max((line["comparisons"] for line in pairs), default=0)
 
 
 def _sentences_about_none(lines: list[dict[str, Any]]) -> list[str]:

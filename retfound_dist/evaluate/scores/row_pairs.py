@@ -8,11 +8,14 @@ Shapes: R resamples.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
+from typing import Any, Protocol
 
+from retfound_dist.errors import DataError
 from retfound_dist.evaluate.scores import bootstrap, multiple_comparisons
-from retfound_dist.evaluate.scores.metrics import LOWER_IS_BETTER, Floats, best_value
+from retfound_dist.evaluate.scores.metrics import LOWER_IS_BETTER, Floats, Labels, best_value
+from retfound_dist.listing.split_units import Unit
 
 RowScores = Mapping[str, Mapping[str, Any]]
 """Row -> score -> its value; None: undefined."""
@@ -20,6 +23,79 @@ RowResamples = Mapping[str, Mapping[str, Floats]]
 """Row -> score -> its value in each resample (R,)."""
 Line = dict[str, Any]
 """A difference: `metric`, `difference`, `ci95`, `real`, `p`, and the names of its rows."""
+
+
+class ResampledRow(Protocol):
+    """One row of a comparison: an evaluation of classes or of a task."""
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The test images."""
+
+    @property
+    def patients(self) -> tuple[str | None, ...]:
+        """The patient of each test image."""
+
+    @property
+    def units(self) -> list[Unit]:
+        """The bootstrap unit of each test image; empty where it is the patient or the image itself."""
+
+
+@dataclass(frozen=True)
+class RowDifferences:
+    """All differences of a comparison."""
+
+    pairs: list[Line]
+    """Of all pairs of rows."""
+    best: dict[str, str | None]
+    """Score -> its best row; None where it is undefined for all."""
+    to_best: list[Line]
+    to_none: list[Line]
+    """Empty without a row of random weights."""
+
+    @property
+    def comparisons(self) -> int:
+        """Pairs of rows for which Holm's correction counts."""
+        return max((line["comparisons"] for line in self.pairs), default=0)
+
+    def trees(self) -> dict[str, Any]:
+        """For compare.json."""
+        return {
+            "best": self.best,
+            "differences": self.to_best,
+            "against_none": self.to_none,
+            "pairs": self.pairs,
+        }
+
+
+def shared_resamples(rows: Mapping[str, ResampledRow], resamples: int) -> Labels:
+    """(R, N) weights of the images, the same for all rows, so that their scores in a resample are pairs.
+
+    DataError where the rows have other images.
+    """
+    first = next(iter(rows.values()))
+    for name, row in rows.items():
+        if row.keys != first.keys:
+            raise DataError(
+                f"row {name} has other test images than the first row: evaluate all rows on one set"
+            )
+    _, units_N = bootstrap.resampling_units(first.patients, first.keys, first.units)
+    return bootstrap.resample(units_N, resamples, 0)
+
+
+def all_differences(
+    metrics: Sequence[str], scores: RowScores, resampled: RowResamples, none: str | None
+) -> RowDifferences:
+    """The differences of all pairs, to the best row of each score, and to `none`, the row of random
+    weights."""
+    pairs, names = pair_differences(metrics, scores, resampled), list(scores)
+    best = {metric: best_row(metric, scores) for metric in metrics}
+    return RowDifferences(
+        pairs,
+        best,
+        differences_to_best(best, names, pairs),
+        differences_to_none(metrics, names, none, pairs),
+    )
 
 
 def pair_differences(metrics: Sequence[str], scores: RowScores, resampled: RowResamples) -> list[Line]:

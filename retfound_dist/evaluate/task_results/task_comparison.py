@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from retfound_dist.errors import DataError
 from retfound_dist.evaluate.data.starting_weights import NONE
-from retfound_dist.evaluate.scores import bootstrap, comparison_wording, row_pairs
+from retfound_dist.evaluate.scores import comparison_wording, row_pairs
 from retfound_dist.evaluate.task_results import task_wording
 from retfound_dist.evaluate.task_results.task_evaluation import TaskEvaluation
 from retfound_dist.evaluate.tasks.task_bootstrap import resampled_scores
@@ -17,41 +16,25 @@ from retfound_dist.evaluate.tasks.task_facts import DECISIVE, SCORE_LABELS, SCOR
 def task_comparison(rows: Mapping[str, TaskEvaluation], resamples: int) -> dict[str, Any]:
     """compare.json: scores of each row, paired differences to `none` and to the best row, and sentences."""
     first = next(iter(rows.values()))
-    for name, row in rows.items():
-        if row.keys != first.keys:
-            raise DataError(
-                f"row {name} has other test images than the first row: evaluate all rows on one set"
-            )
-    _, units_N = bootstrap.resampling_units(first.patients, first.keys, first.units)
-    # The same resamples for all rows, so that the scores of two rows in a resample are a pair.
-    weights_RN = bootstrap.resample(units_N, resamples, 0)
+    weights_RN = row_pairs.shared_resamples(rows, resamples)
     resampled = {
         name: resampled_scores(row.facts, row.targets_NT, row.predictions_SNP, weights_RN)
         for name, row in rows.items()
     }
-    metrics, names = DECISIVE[first.facts.kind], list(rows)
     scores = {name: row.metrics["scores"] for name, row in rows.items()}
-    pairs = row_pairs.pair_differences(metrics, scores, resampled)
-    best = {metric: row_pairs.best_row(metric, scores) for metric in metrics}
-    to_best = row_pairs.differences_to_best(best, names, pairs)
     none = next((name for name, row in rows.items() if row.metrics["checkpoint"]["kind"] == NONE), None)
-    to_none = row_pairs.differences_to_none(metrics, names, none, pairs)
+    differences = row_pairs.all_differences(DECISIVE[first.facts.kind], scores, resampled, none)
     return {
         "task": first.metrics["task"],
         "rows": {name: _row_tree(row) for name, row in rows.items()},
-        "best": best,
-        "differences": to_best,
-        "against_none": to_none,
-        "pairs": pairs,
+        **differences.trees(),
         "ties": {
             metric: row_pairs.tied_rows(metric, scores, resampled) for metric in SCORES[first.facts.kind]
         },
         "sentences": [
-            *task_wording.gain_sentences(to_none),
-            *_best_sentences(best, rows, to_best),
-            *comparison_wording.describe_too_few_resamples(
-                resamples, max((line["comparisons"] for line in pairs), default=0)
-            ),
+            *task_wording.gain_sentences(differences.to_none),
+            *_best_sentences(differences.best, rows, differences.to_best),
+            *comparison_wording.describe_too_few_resamples(resamples, differences.comparisons),
         ],
         **{key: first.metrics[key] for key in ("bootstrap", "seeds", "split", "versions")},
     }
