@@ -28,6 +28,12 @@ def allowed_cores() -> AllowedCores:
     return AllowedCores(socket.gethostname(), frozenset(os.sched_getaffinity(0)), _container_limit())
 
 
+def usable_cores() -> float:
+    """Cores that this process may use, alone."""
+    own = allowed_cores()
+    return cores_per_rank(own, [own])
+
+
 def cores_per_rank(own: AllowedCores, ranks: Sequence[AllowedCores]) -> float:
     """This rank's share of its host's cores. `ranks`: of all ranks, this one among them.
 

@@ -26,7 +26,7 @@ from retfound_dist.formats.shard_set_counts import check_counts
 from retfound_dist.io import byte_ranges, disk_errors, storage
 from retfound_dist.io.byte_ranges import ReadTraffic
 from retfound_dist.io.scratch import Scratch
-from retfound_dist.runtime.host_cores import allowed_cores
+from retfound_dist.runtime.host_cores import usable_cores
 from retfound_dist.runtime.world import World, read_world
 from retfound_dist.stream.augment import Augment, Draw, apply_augmentation, draw_augmentation
 from retfound_dist.stream.batch_plan import BatchPlan, batch_digest, make_batch_layout, rank_slots
@@ -316,6 +316,6 @@ def open_stream(
     stop = ENDLESS if stop_step is None else stop_step
     workers = data.workers
     if workers == "auto":  # `pretrain` has replaced it, because it knows the model
-        workers = available_processes(len(allowed_cores().cores) / world.local_size)
+        workers = available_processes(usable_cores() / world.local_size)
     spec = StreamSpec(manifest, data, plan, batch_layout, augment, world, stop, folder, workers)
     return Stream(spec, start_step, scratch)

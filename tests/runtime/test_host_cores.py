@@ -42,3 +42,10 @@ def test_the_limit_is_read_from_the_control_group(
         (tmp_path / "cpu.max").write_text(content)
     assert allowed_cores().limit == limit
     assert allowed_cores().cores == os.sched_getaffinity(0)
+
+
+def test_a_process_alone_may_use_its_cores_within_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host_cores, "_container_limit", lambda: 0.5)
+    assert host_cores.usable_cores() == 0.5
+    monkeypatch.setattr(host_cores, "_container_limit", lambda: math.inf)
+    assert host_cores.usable_cores() == len(os.sched_getaffinity(0))

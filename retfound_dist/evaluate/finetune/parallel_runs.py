@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import torch
 
 from retfound_dist.runtime import worker_leftovers
+from retfound_dist.runtime.host_cores import usable_cores
 from retfound_dist.runtime.progress import ProgressDisplay
 from retfound_dist.runtime.terminal import filter_output
 from retfound_dist.runtime.worker_pool import WorkerPool
@@ -64,7 +65,7 @@ def run_in_parallel(
     context = get_context("spawn")
     queue, process_counter = context.Queue(), context.Value("i", 0)
     jobs = min(jobs, len(tasks))
-    share = max(1, (threads or len(os.sched_getaffinity(0))) // jobs)
+    share = max(1, (threads or int(usable_cores())) // jobs)
     with WorkerPool(jobs, context, _attach, (queue, process_counter, share)) as pool:
         futures = {name: pool.submit(_call, name, task) for name, task in tasks.items()}
         _listen(list(futures.values()), queue, show, len(tasks))

@@ -19,7 +19,7 @@ from retfound_dist.evaluate.finetune.finetuning import FinetuneResult, KeptSeed,
 from retfound_dist.evaluate.finetune.objectives import output_count
 from retfound_dist.evaluate.finetune.parallel_runs import run_in_parallel
 from retfound_dist.evaluate.scores import metrics
-from retfound_dist.runtime.host_cores import allowed_cores, cores_per_rank
+from retfound_dist.runtime.host_cores import usable_cores
 from retfound_dist.runtime.progress import ProgressDisplay, epoch_line
 
 Keep = Callable[[nn.Module, FinetuneResult], KeptSeed]
@@ -63,9 +63,7 @@ def _workers(config: EvaluateConfig) -> int:
     """Loader processes of one of the fine-tunings that run side by side."""
     if config.data.workers != "auto":
         return config.data.workers
-    own = allowed_cores()
-    cores = cores_per_rank(own, [own]) / max(1, config.jobs)
-    return finetuning_workers(cores, on_gpu=best_device().type == "cuda")
+    return finetuning_workers(usable_cores() / config.jobs, on_gpu=best_device().type == "cuda")
 
 
 def finetune_other_seeds(
